@@ -1,0 +1,168 @@
+/** The op record, kernels as data, and `apply`, which adds a node to the lazy graph. */
+import type { Aval, View } from "./array.ts";
+import { ArrayDesc, MxArray } from "./array.ts";
+import { type Stream, type StreamOrDevice, toStream } from "./device.ts";
+import type { Expr, Value } from "./expr.ts";
+import type { Batching, Forward, Partials, Reverse } from "./rules.ts";
+import { recordNode } from "./trace.ts";
+
+/** Everything the system knows about one op. One `const` per op, in src/ops/<family>.ts. */
+export interface Op<P extends object = object> {
+  /** MLX's name in camelCase. */
+  readonly name: string;
+  /** Shapes and dtypes of the outputs. Throws `[name] what is wrong, got what`. Never touches data. */
+  infer(inputs: readonly Aval[], params: P): readonly Aval[];
+  /** For ops that only look at input 0 in another way: where output 0 lies in the same storage, or undefined when a copy is needed. */
+  view?(input: View, params: P): Layout | undefined;
+  /** Scalar formula: the op is elementwise over inputs that were broadcast to the output's shape. Fused and compiled at run time. */
+  readonly expr?: (e: Expr, xs: readonly Value[], params: P, out: Aval, inputs: readonly Aval[]) => Value;
+  /** Definition in other ops, used when no kernel is open. */
+  readonly composite?: (inputs: readonly MxArray[], params: P) => readonly MxArray[];
+  /**
+   * Plain float64 oracle over row-major data of the inputs; required without composite. Integers and bool come as numbers.
+   * The caller rounds the result to the output's dtype.
+   */
+  readonly reference?: (inputs: readonly Float64Array[], avals: readonly Aval[], params: P, out: readonly Aval[]) => readonly Float64Array[];
+  /**
+   * For ops with several right results (the basis of an eigenspace is a choice): numbers that all of them have in common, made of inputs and outputs. Checks compare
+   * these instead of the outputs.
+   */
+  readonly invariant?: (inputs: readonly Float64Array[], avals: readonly Aval[], outputs: readonly Float64Array[]) => readonly Float64Array[];
+  /**
+   * Reverse rule: cotangents of the inputs. Partial derivatives for elementwise ops. `zero`: no gradient flows; `composite`: by the composite's own rules; `none` or missing: an error when one is asked for.
+   */
+  readonly vjp?: ((r: Reverse<P>) => readonly (MxArray | undefined)[]) | Partials<P> | "composite" | "zero" | "none";
+  /** Forward rule: tangents of the outputs. `linear`: the op applied to the tangents; `vjp`: by partials or by transposing the reverse rule. */
+  readonly jvp?: ((f: Forward<P>) => readonly (MxArray | undefined)[]) | "linear" | "vjp" | "composite" | "zero" | "none";
+  /** Batching rule: the op for every element of axis 0 of the batched inputs; outputs have the batch in axis 0. `elementwise`: ranks are aligned. */
+  readonly vmap?: ((b: Batching<P>) => readonly MxArray[]) | "elementwise" | "composite" | "none";
+  /** Hand-written kernels, best first. The first whose gate opens runs. */
+  readonly kernels: readonly Kernel<P>[];
+}
+
+/** Place of a view in its storage; strides and offset in elements of the output's dtype. */
+export interface Layout {
+  readonly strides: readonly number[];
+  readonly offset: number;
+}
+
+/** What a kernel needs of an input's layout. The scheduler inserts a copy when it does not hold. */
+export type InputLayout =
+  /** any strides */
+  | "any"
+  /** row-major without gaps */
+  | "row"
+  /** the last dimension has stride 1 (or size 1) */
+  | "last";
+
+export interface Kernel<P extends object = object> {
+  /** `wasm/<module>/<export>`: also the name in MLX_DISABLE, traces, tests and benches. */
+  readonly name: `${"wasm" | "vulkan"}/${string}`;
+  readonly gate?: Gate<P>;
+  /** Layout per input; the last one given counts for all further inputs. Default "row". */
+  readonly layout?: readonly InputLayout[] | ((inputs: readonly View[], params: P) => readonly InputLayout[]);
+  /** Output 0 starts as a copy of this input; no copy is made when the input's buffer can be taken over. */
+  readonly base?: number;
+  /** Output 0 may be written over these inputs (same byte size, row-major, each unit reads before it writes). */
+  readonly inPlace?: readonly number[];
+  /** Pure: describes the work, does not run it. */
+  launch(inputs: readonly View[], outputs: readonly View[], params: P): Launch;
+}
+
+/** When a kernel may run. */
+export interface Gate<P extends object = object> {
+  readonly needs?: readonly Feature[];
+  /** Environment flag (core/env.ts) that switches the kernel off. */
+  readonly env?: string;
+  /** A reason when the kernel can not take these arguments: "cannot: ..." (correctness) or "slower: ..." (speed, can be forced). */
+  refuse?(inputs: readonly View[], params: P, outputs: readonly View[]): string | undefined;
+}
+export type Feature = "simd" | "relaxedSimd" | "threads";
+
+/** Work as data. Steps run in order, with a barrier between them. */
+export interface Launch {
+  readonly steps: readonly Step[];
+  /** Bytes of each buffer shared by the steps of this launch. */
+  readonly scratch?: readonly number[];
+  /**
+   * The first `steps` steps write only the scratch buffers listed and depend only on input 0. A later launch on the same input with an
+   * equal key finds those buffers filled, so the scheduler drops the steps (q/k/v and gate/up projections quantize their input once).
+   */
+  readonly shared?: { readonly steps: number; readonly scratch: readonly number[]; readonly key: string };
+}
+export interface Step {
+  /** "<module>/<export>" of assembly/, or a module made at run time. */
+  readonly entry: string | GeneratedKernel;
+  /** Words of the argument block. */
+  readonly args: readonly Arg[];
+  /** Number of units of work, and how many of them one thread should take at a time (about 5-50 us of work). */
+  readonly units: number;
+  readonly grain: number;
+}
+/** A kernel made by codegen: `key` names it in caches, `bytes` makes its module (export "k" with the kernel ABI). */
+export interface GeneratedKernel {
+  readonly key: string;
+  bytes(): Uint8Array;
+}
+/** One 32-bit word: an integer, a float, or an address. */
+export type Arg = number | { readonly f32: number } | Pointer;
+export interface Pointer {
+  readonly of: "input" | "output" | "scratch" | "word";
+  /** Which input, output or scratch buffer; for "word" the i32 value that a word placed behind the block holds. */
+  readonly index: number;
+  /** Bytes to add to the address of the view's first element. */
+  readonly bytes: number;
+}
+export const f32 = (value: number): Arg => ({ f32: value });
+/** Address of the first element of input `index` (its view's offset is included) plus `bytes`. */
+export const input = (index: number, bytes = 0): Pointer => ({ of: "input", index, bytes });
+export const output = (index: number, bytes = 0): Pointer => ({ of: "output", index, bytes });
+export const scratch = (index: number, bytes = 0): Pointer => ({ of: "scratch", index, bytes });
+/** Address of a word that holds `value`: for kernels that read a scalar through a pointer. */
+export const word = (value: number): Pointer => ({ of: "word", index: value, bytes: 0 });
+
+/** An op applied to arrays. */
+export interface Node<P extends object = object> {
+  readonly op: Op<P>;
+  readonly params: P;
+  readonly inputs: readonly ArrayDesc[];
+  readonly outputs: readonly ArrayDesc[];
+  readonly stream: Stream;
+}
+
+const registry = new Map<string, Op>();
+/** Every op of the library, by name. */
+export const ops: ReadonlyMap<string, Op> = registry;
+
+const appliers = new Map<Op, Apply<object>>();
+/** The function that applies an op: what rules use. */
+export const applierOf = (op: Op): Apply<object> => appliers.get(op) as Apply<object>;
+
+export type Apply<P extends object> = ((inputs: readonly MxArray[], params: P, stream?: StreamOrDevice | null) => MxArray[]) & { readonly op: Op<P> };
+
+/** Registers an op and returns the function that applies it: infers the outputs' shapes at once and computes nothing. */
+export function defineOp<P extends object>(op: Op<P>): Apply<P> {
+  if (registry.has(op.name)) throw new Error(`op ${op.name} is defined twice`);
+  if (!op.composite && !op.reference) throw new Error(`op ${op.name} has neither composite nor reference`);
+  registry.set(op.name, op as unknown as Op);
+  const apply = (inputs: readonly MxArray[], params: P, stream?: StreamOrDevice | null): MxArray[] => {
+    const descs = new Array<ArrayDesc>(inputs.length);
+    for (let i = 0; i < inputs.length; i++) descs[i] = (inputs[i] as MxArray).desc;
+    const avals = op.infer(descs, params);
+    const outputs = new Array<ArrayDesc>(avals.length);
+    for (let i = 0; i < avals.length; i++) outputs[i] = ArrayDesc.lazy((avals[i] as Aval).shape, (avals[i] as Aval).dtype);
+    const node: Node<P> = { op, params, inputs: descs, outputs, stream: toStream(stream) };
+    const handles = new Array<MxArray>(outputs.length);
+    for (let i = 0; i < outputs.length; i++) {
+      const d = outputs[i] as ArrayDesc;
+      d.node = node as unknown as Node;
+      handles[i] = new MxArray(d);
+    }
+    for (let i = 0; i < descs.length; i++) (descs[i] as ArrayDesc).consumers++;
+    recordNode(node as unknown as Node);
+    return handles;
+  };
+  const applied = Object.assign(apply, { op });
+  appliers.set(op as unknown as Op, applied as unknown as Apply<object>);
+  return applied;
+}
