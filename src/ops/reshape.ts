@@ -1,0 +1,28 @@
+/** Reshape without checks: what `reshape`, `flatten` and ops made of others use. */
+import { type Aval, MxArray } from "../core/array.ts";
+import type { StreamOrDevice } from "../core/device.ts";
+import { defineOp } from "../core/op.ts";
+import { type Shape, reshapeStrides, rowStrides, sameShape } from "../core/shape.ts";
+
+/** Another handle on the same array: what an op returns that has nothing to do. */
+export const same = (a: MxArray): MxArray => new MxArray(a.desc);
+
+const reshapeOp = defineOp<{ shape: Shape }>({
+  name: "reshape",
+  infer: ([a], p) => [{ shape: p.shape, dtype: (a as Aval).dtype }],
+  view(a, p) {
+    if (a.contiguous) return { strides: rowStrides(p.shape), offset: a.offset };
+    const strides = reshapeStrides(a.shape, a.strides, p.shape);
+    return strides && { strides, offset: a.offset };
+  },
+  reference: ([a]) => [a as Float64Array],
+  vjp: ({ inputs: [x], cotangents: [g] }) => [reshapeTo(g as MxArray, (x as MxArray).desc.shape)],
+  jvp: "linear",
+  vmap: ({ inputs, size, params, apply }) => apply(inputs, { shape: [size, ...params.shape] }),
+  kernels: [],
+});
+
+/** The array with another shape, whose size is known to agree. */
+export function reshapeTo(x: MxArray, shape: Shape, s?: StreamOrDevice | null): MxArray {
+  return sameShape(x.desc.shape, shape) ? same(x) : (reshapeOp([x], { shape }, s)[0] as MxArray);
+}

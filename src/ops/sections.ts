@@ -1,0 +1,46 @@
+/** A reduction's view of memory: runs of neighbouring dimensions that are all kept or all reduced. */
+import type { View } from "../core/array.ts";
+import type { DtypeName } from "../core/dtype.ts";
+
+/** How kernels that are specialised by element type name it (assembly/templates/elements.ts); complex64 has no such kernels. */
+export const storedNames: Partial<Record<DtypeName, string>> = {
+  bool: "u8", uint8: "u8", uint16: "u16", uint32: "u32", uint64: "u64", int8: "i8", int16: "i16", int32: "i32", int64: "i64",
+  float16: "f16", bfloat16: "bf16", float32: "f32", float64: "f64",
+};
+
+export interface Section {
+  readonly size: number;
+  readonly reduced: boolean;
+}
+
+/**
+ * The dimensions in the order in which they lie in memory, neighbours merged, or undefined when they have gaps or the kept ones do not lie in their
+ * order. So a sum over an axis of a transposed array needs no copy. Dimensions of size 1 vanish.
+ */
+export function sectionsOf(view: View, axes: readonly number[]): Section[] | undefined {
+  const dims = view.shape.map((size, axis) => ({ size, axis, stride: view.strides[axis] as number, reduced: axes.includes(axis) })).filter((d) => d.size !== 1);
+  dims.sort((a, b) => b.stride - a.stride);
+  let step = 1;
+  let kept = Number.POSITIVE_INFINITY;
+  for (let i = dims.length - 1; i >= 0; i--) {
+    const d = dims[i] as (typeof dims)[number];
+    if (d.stride !== step) return undefined;
+    step *= d.size;
+    if (d.reduced) continue;
+    if (d.axis > kept) return undefined;
+    kept = d.axis;
+  }
+  const sections: { size: number; reduced: boolean }[] = [];
+  for (const d of dims) {
+    const last = sections[sections.length - 1];
+    if (last && last.reduced === d.reduced) last.size *= d.size;
+    else sections.push({ size: d.size, reduced: d.reduced });
+  }
+  return sections;
+}
+
+export const sizeOfSections = (sections: readonly Section[]): number => sections.reduce((n, s) => n * s.size, 1);
+
+/** Bytes of input that one thread should take at a time: long enough to hide the claim, short enough to balance. */
+const bytesAtATime = 128 << 10;
+export const grainFor = (bytesPerUnit: number): number => Math.max(1, Math.round(bytesAtATime / Math.max(1, bytesPerUnit)));
