@@ -1,0 +1,88 @@
+/** What this machine offers to the backends, and what of it is used. */
+import { readFileSync } from "node:fs";
+import { arch, availableParallelism, cpus, freemem, platform, release, totalmem } from "node:os";
+import { vulkanStatus } from "../backend/vulkan/device.ts";
+import { wasmBackend } from "../backend/wasm/index.ts";
+import { relaxedSimdWorks } from "../backend/wasm/modules.ts";
+import { type Device, type DeviceType, backends, defaultDevice, defaultStream, isAvailable } from "../core/device.ts";
+import { env } from "../core/env.ts";
+import { opError } from "../core/error.ts";
+
+export interface SystemInfo {
+  /** Versions of Node and of its engine. */
+  node: string;
+  v8: string;
+  system: string;
+  cpu: string;
+  /** Those that matter for kernels; undefined where the system does not tell. */
+  cpuFeatures: string[] | undefined;
+  /** Cores this process may use. */
+  cores: number;
+  threads: number;
+  /** Which build of the kernels runs, and why. */
+  kernels: string;
+  /** Bytes: of the machine, free, and that arrays may take. */
+  memoryTotal: number;
+  memoryFree: number;
+  memoryLimit: number;
+  backends: { device: string; available: boolean; reason?: string }[];
+  /** The Vulkan device that a GPU backend would take, or in one line why there is none. Nothing runs on it yet. */
+  vulkan: { device?: string; driver?: string; reason?: string };
+}
+
+/** CPU features that matter for the kernels, by the names /proc/cpuinfo has for them. */
+const interesting = ["sse4_1", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimd", "asimddp", "i8mm", "bf16"];
+
+/** Features of the CPU that the system names; undefined where it does not. */
+function cpuFeatures(): string[] | undefined {
+  try {
+    const line = /^(?:flags|Features)\s*:(.*)$/m.exec(readFileSync("/proc/cpuinfo", "utf8"))?.[1];
+    const flags = new Set(line?.trim().split(/\s+/));
+    return line === undefined ? undefined : interesting.filter((name) => flags.has(name));
+  } catch {
+    return undefined;
+  }
+}
+
+function vulkanInfo(): SystemInfo["vulkan"] {
+  const status = vulkanStatus();
+  return status.available ? { device: status.device.name, driver: status.device.driver } : { reason: status.reason };
+}
+
+/** What this machine offers, and what of it is used. */
+export function systemInfo(): SystemInfo {
+  const { memory, pool } = wasmBackend();
+  const relaxed = relaxedSimdWorks(env("MLX_RELAXED_SIMD"));
+  const why = env("MLX_RELAXED_SIMD") === "0" ? "MLX_RELAXED_SIMD=0" : "Node 22 or newer is needed";
+  return {
+    node: process.versions.node,
+    v8: process.versions.v8,
+    system: `${platform()} ${release()} ${arch()}`,
+    cpu: cpus()[0]?.model.trim() ?? "unknown",
+    cpuFeatures: cpuFeatures(),
+    cores: availableParallelism(),
+    threads: pool.threads,
+    kernels: relaxed ? "relaxed SIMD" : `plain SIMD (${why} for relaxed SIMD)`,
+    memoryTotal: totalmem(),
+    memoryFree: freemem(),
+    memoryLimit: memory.counters.limit,
+    backends: [...backends].map(([device, state]) => ({ device, available: state.available, ...(state.reason === undefined ? {} : { reason: state.reason }) })),
+    vulkan: vulkanInfo(),
+  };
+}
+
+export interface DeviceInfo {
+  readonly deviceName: string;
+  /** Of the processor, as Node names it: x64, arm64, ... */
+  readonly architecture: string;
+  /** Bytes that arrays on the device may take. */
+  readonly memorySize: number;
+}
+/** What is known about a device (default: the default device). Throws when it is not available. */
+export function deviceInfo(d: Device | DeviceType = defaultDevice()): DeviceInfo {
+  const { device } = defaultStream(d);
+  if (device.type !== "cpu") throw opError("deviceInfo", `only the cpu can be described, got ${device}`);
+  return { deviceName: cpus()[0]?.model.trim() ?? "unknown", architecture: arch(), memorySize: wasmBackend().memory.counters.limit };
+}
+/** Number of devices of a type that work can run on. */
+export const deviceCount = (d: Device | DeviceType = defaultDevice()): number => Number(isAvailable(d));

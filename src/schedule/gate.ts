@@ -1,0 +1,58 @@
+/** Decides which kernel may run. One function for routing, reports and tests. */
+import picomatch from "picomatch";
+import type { View } from "../core/array.ts";
+import { env } from "../core/env.ts";
+import type { Feature, Kernel, Op } from "../core/op.ts";
+
+export type Verdict = { readonly open: true } | { readonly open: false; readonly why: string };
+const open: Verdict = { open: true };
+
+type Matcher = (name: string) => boolean;
+const never: Matcher = () => false;
+const matcher = (globs: string): Matcher => {
+  const list = globs.split(",").map((g) => g.trim()).filter((g) => g !== "");
+  return list.length === 0 ? never : (name) => list.some((g) => picomatch.isMatch(name, g) || picomatch.isMatch(name.slice(name.indexOf("/") + 1), g));
+};
+
+/** The switches of one evaluation. */
+export interface Switches {
+  readonly disabled: Matcher;
+  readonly forced: Matcher;
+  readonly fuse: boolean;
+  readonly debug: number;
+  readonly check: boolean;
+}
+let cached: { key: string; switches: Switches } | undefined;
+/** Reads the flags; cheap when they have not changed. */
+export function readSwitches(): Switches {
+  const key = `${process.env["MLX_DISABLE"]}|${process.env["MLX_FORCE"]}|${process.env["MLX_FUSE"]}|${process.env["MLX_DEBUG"]}|${process.env["MLX_CHECK"]}`;
+  if (cached?.key !== key) {
+    cached = { key, switches: { disabled: matcher(env("MLX_DISABLE")), forced: matcher(env("MLX_FORCE")), fuse: env("MLX_FUSE"), debug: env("MLX_DEBUG"), check: env("MLX_CHECK") } };
+  }
+  return cached.switches;
+}
+
+/** Features of the CPU backend; set when it starts. */
+export const features = new Set<Feature>(["simd", "threads"]);
+
+/** Says whether a kernel may run on these arguments, and if not why not. */
+export function check<P extends object>(kernel: Kernel<P>, inputs: readonly View[], params: P, outputs: readonly View[], switches: Switches): Verdict {
+  if (switches.disabled !== never && switches.disabled(kernel.name)) return { open: false, why: "disabled by MLX_DISABLE" };
+  const gate = kernel.gate;
+  if (!gate) return open;
+  if (gate.needs) for (const f of gate.needs) if (!features.has(f)) return { open: false, why: `cannot: this machine lacks ${f}` };
+  const why = gate.refuse?.(inputs, params, outputs);
+  if (why === undefined) return open;
+  if (why.startsWith("slower:") && switches.forced(kernel.name)) return open;
+  return { open: false, why };
+}
+
+/** First open kernel of an op; refusals go to `refused`. */
+export function route<P extends object>(op: Op<P>, inputs: readonly View[], params: P, outputs: readonly View[], switches: Switches, refused: string[]): Kernel<P> | undefined {
+  for (const kernel of op.kernels) {
+    const verdict = check(kernel, inputs, params, outputs, switches);
+    if (verdict.open) return kernel;
+    refused.push(`${kernel.name}: ${verdict.why}`);
+  }
+  return undefined;
+}

@@ -1,0 +1,231 @@
+/** Writes launches as commands into shared memory: resolves pointers, places buffers, runs or submits the list. */
+import type { ArrayDesc, Epoch } from "../core/array.ts";
+import { bitsArray, toBfloat16Bits, toFloat16Bits } from "../core/dtype.ts";
+import type { Arg, Launch, Step } from "../core/op.ts";
+import { Storage } from "../core/storage.ts";
+import { type WasmBackend, onHostWrite, wasmBackend } from "../backend/wasm/index.ts";
+
+const listBytes = 1 << 20;
+/** Room that the largest single command may need. */
+const reserveBytes = 16384;
+/** Recycled buffers for lists. They never hold array data, so writing them needs no wait. */
+const buffers: number[] = [];
+
+/** A buffer that several launches on the same input share. */
+interface SharedScratch {
+  readonly desc: ArrayDesc;
+  readonly key: string;
+  readonly storages: readonly Storage[];
+}
+
+const bits = new DataView(new ArrayBuffer(8));
+/** Bits of a constant, as two words. */
+function scalarBits(d: ArrayDesc): [number, number] {
+  const value = d.scalar as number;
+  bits.setBigInt64(0, 0n, true);
+  switch (d.dtype.name) {
+    case "float32": case "complex64": bits.setFloat32(0, value, true); break;
+    case "float64": bits.setFloat64(0, value, true); break;
+    case "bfloat16": bits.setUint16(0, toBfloat16Bits(value), true); break;
+    case "float16": bits.setUint16(0, toFloat16Bits(value), true); break;
+    case "int64": case "uint64": bits.setBigInt64(0, Number.isFinite(value) ? BigInt.asIntN(64, BigInt(Math.trunc(value))) : 0n, true); break;
+    default: bits.setInt32(0, value, true);
+  }
+  return [bits.getInt32(0, true), bits.getInt32(4, true)];
+}
+
+/** Gives a 0-d constant a storage of its own. */
+export function storeScalar(d: ArrayDesc): void {
+  if (d.storage || d.scalar === undefined) return;
+  const backend = wasmBackend();
+  if (backend.pool.busy) backend.pool.drain();
+  d.attach(new Storage(Math.max(8, bitsArray[d.dtype.name].BYTES_PER_ELEMENT)));
+  new Int32Array(backend.memory.memory.buffer, d.address, 2).set(scalarBits(d));
+}
+
+/** What a recording that runs again holds on to: its lists, and every buffer they use. */
+export interface Kept {
+  readonly lists: { readonly start: number; readonly end: number }[];
+  readonly storages: Storage[];
+  /** Why the lists must not run again, if so. */
+  refused: string | undefined;
+}
+
+/** Gives the list buffers and storages of a recording back. */
+export function releaseKept(kept: Kept): void {
+  for (const l of kept.lists.splice(0)) buffers.push(l.start);
+  for (const s of kept.storages.splice(0)) s.release();
+}
+
+/** Recorders with commands that have not run yet: one, and more while an op's definition is evaluated inside another evaluation. */
+const unfinished = new Set<Recorder>();
+// Freed blocks are handed out again while commands that use them are still only recorded, so a host write must let those run first.
+onHostWrite(() => {
+  for (const r of unfinished) r.flush(false);
+});
+
+export class Recorder {
+  private readonly backend: WasmBackend = wasmBackend();
+  private readonly asynchronous: boolean;
+  private readonly kept: Kept | undefined;
+  private readonly held = new Set<Storage>();
+  private readonly words: Int32Array;
+  private readonly floats: Float32Array;
+  private base = 0;
+  /** Next free word. */
+  private at = 0;
+  private limit = 0;
+  private shared: SharedScratch[] = [];
+  /** Epoch of the last list submitted asynchronously. */
+  epoch: Epoch | undefined;
+  /** Arrays whose work is in the list that is being recorded. */
+  private produced: ArrayDesc[] = [];
+  commands = 0;
+
+  constructor(asynchronous: boolean, kept?: Kept) {
+    this.asynchronous = asynchronous;
+    this.kept = kept;
+    const buffer = this.backend.memory.memory.buffer;
+    this.words = new Int32Array(buffer, 0, Math.floor(buffer.byteLength / 4));
+    this.floats = new Float32Array(buffer, 0, Math.floor(buffer.byteLength / 4));
+  }
+  private open(): void {
+    this.base = buffers.pop() ?? this.backend.memory.reserve(listBytes);
+    this.at = this.base >>> 2;
+    this.limit = (this.base + listBytes - reserveBytes) >>> 2;
+    unfinished.add(this);
+  }
+  /** Fresh storage; a recording that runs again keeps it for itself. */
+  storage(bytes: number): Storage {
+    const s = new Storage(bytes);
+    if (this.kept) {
+      s.retain();
+      this.held.add(s);
+      this.kept.storages.push(s);
+    }
+    return s;
+  }
+  /** A recording that runs again needs the arrays it reads. */
+  reads(d: ArrayDesc): void {
+    if (!this.kept || !d.storage || this.held.has(d.storage)) return;
+    this.held.add(d.storage);
+    d.storage.retain();
+    this.kept.storages.push(d.storage);
+  }
+  /** True for storages that this recording keeps, with one reference of its own. */
+  holds(s: Storage): boolean {
+    return this.kept !== undefined && this.held.has(s);
+  }
+  produces(d: ArrayDesc): void {
+    this.produced.push(d);
+  }
+
+  /** Records a launch over these inputs and outputs; scratch buffers come from the allocator and go back at once, since commands run in order. */
+  launch(launch: Launch, inputs: readonly ArrayDesc[], outputs: readonly ArrayDesc[]): void {
+    const found = launch.shared ? this.findShared(inputs[0] as ArrayDesc, launch.shared.key) : undefined;
+    const scratch: Storage[] = [];
+    const sizes = launch.scratch ?? [];
+    for (let i = 0; i < sizes.length; i++) {
+      const place = launch.shared ? launch.shared.scratch.indexOf(i) : -1;
+      const s = found && place >= 0 ? (found.storages[place] as Storage) : this.storage(sizes[i] as number);
+      s.retain();
+      scratch.push(s);
+    }
+    const first = found && launch.shared ? launch.shared.steps : 0;
+    for (let i = first; i < launch.steps.length; i++) this.step(launch.steps[i] as Step, inputs, outputs, scratch);
+    if (launch.shared && !found) this.keepShared(inputs[0] as ArrayDesc, launch.shared.key, launch.shared.scratch.map((i) => scratch[i] as Storage));
+    for (const s of scratch) s.release();
+  }
+
+  private step(step: Step, inputs: readonly ArrayDesc[], outputs: readonly ArrayDesc[], scratch: readonly Storage[]): void {
+    if (step.units <= 0) return;
+    const index = this.backend.pool.modules.indexOf(step.entry);
+    if (this.base === 0) this.open();
+    else if (this.at >= this.limit) this.flush(false);
+    if (this.base === 0) this.open();
+    const { words, at } = this;
+    const { args } = step;
+    const most = 65535;
+    const grain = Math.max(1, step.grain, Math.ceil(step.units / most));
+    words[at] = index;
+    words[at + 1] = Math.ceil(step.units / grain);
+    words[at + 2] = step.units;
+    words[at + 3] = grain;
+    let tail = at + 6 + args.length;
+    tail += tail & 1;
+    for (let i = 0; i < args.length; i++) {
+      const arg = args[i] as Arg;
+      if (typeof arg === "number") words[at + 6 + i] = arg;
+      else if ("f32" in arg) this.floats[at + 6 + i] = arg.f32;
+      else if (arg.of === "scratch") words[at + 6 + i] = (scratch[arg.index] as Storage).address + arg.bytes;
+      else if (arg.of === "word") {
+        words[tail] = arg.index;
+        words[at + 6 + i] = tail * 4;
+        tail += 2;
+      } else {
+        const d = (arg.of === "input" ? inputs[arg.index] : outputs[arg.index]) as ArrayDesc;
+        if (d.storage) words[at + 6 + i] = d.address + arg.bytes;
+        else {
+          const [lo, hi] = scalarBits(d);
+          words[tail] = lo;
+          words[tail + 1] = hi;
+          words[at + 6 + i] = tail * 4;
+          tail += 2;
+        }
+      }
+    }
+    words[at + 4] = tail * 4;
+    this.at = tail;
+    this.commands++;
+  }
+
+  private findShared(desc: ArrayDesc, key: string): SharedScratch | undefined {
+    for (const s of this.shared) if (s.desc === desc && s.key === key) return s;
+    return undefined;
+  }
+  private keepShared(desc: ArrayDesc, key: string, storages: Storage[]): void {
+    for (const s of storages) s.retain();
+    this.shared.push({ desc, key, storages });
+    if (this.shared.length > 2) this.dropShared(1);
+  }
+  private dropShared(count: number): void {
+    for (const s of this.shared.splice(0, count)) for (const x of s.storages) x.release();
+  }
+
+  /** Runs (or submits) what was recorded. */
+  flush(last: boolean): void {
+    if (last) this.dropShared(this.shared.length);
+    if (this.base === 0) return;
+    const list = { start: this.base, end: this.at * 4 };
+    const { base, produced } = this;
+    unfinished.delete(this);
+    this.base = 0;
+    this.produced = [];
+    if (list.start === list.end) {
+      buffers.push(base);
+      return;
+    }
+    if (this.asynchronous) {
+      const epoch = this.backend.pool.submit(list, () => buffers.push(base));
+      for (const d of produced) d.epoch = epoch;
+      this.epoch = epoch;
+      return;
+    }
+    try {
+      this.backend.pool.run(list);
+    } catch (error) {
+      const failed: Epoch = {
+        done: true,
+        wait: () => {
+          throw error;
+        },
+        promise: () => Promise.reject(error),
+      };
+      for (const d of produced) d.epoch = failed;
+      throw error;
+    } finally {
+      if (this.kept) this.kept.lists.push(list);
+      else buffers.push(base);
+    }
+  }
+}
