@@ -1,0 +1,84 @@
+/** Reverse mode: cotangents pushed back over a slice of the tape. Iterative, so graphs may be of any depth. */
+import type { ArrayDesc, MxArray } from "../core/array.ts";
+import { opError } from "../core/error.ts";
+import { tidy } from "../core/memory.ts";
+import type { Node } from "../core/op.ts";
+import { withTape } from "../core/trace.ts";
+import { add } from "../ops/binary.ts";
+import { zeros } from "../ops/creation.ts";
+import { scale, unbroadcast } from "./fit.ts";
+import { applier, handle, requireRealNode, tracerOf } from "./tracer.ts";
+
+type Grads = readonly (MxArray | undefined)[];
+
+/** Arrays that depend on the inputs in a differentiable way. */
+function dependents(nodes: readonly Node[], inputs: readonly ArrayDesc[]): Set<ArrayDesc> {
+  const found = new Set(inputs);
+  for (const node of nodes) {
+    if (node.op.vjp === "zero" || !node.inputs.some((d) => found.has(d))) continue;
+    for (const o of node.outputs) if (o.dtype.isInexact) found.add(o);
+  }
+  return found;
+}
+
+/** Cotangents of a node's inputs from those of its outputs, in any shape that broadcasting gives. */
+function pull(node: Node, cotangents: readonly MxArray[], needs: readonly boolean[]): Grads {
+  const { op, params } = node;
+  requireRealNode(node);
+  const rule = op.vjp;
+  const inputs = node.inputs.map(handle);
+  const outputs = node.outputs.map(handle);
+  if (typeof rule === "function") return rule({ inputs, outputs, cotangents, params, needs, apply: applier(node) });
+  if (typeof rule === "object") {
+    return rule.partials.map((partial, i) => {
+      const by = needs[i] ? partial?.(inputs, outputs[0] as MxArray, params) : undefined;
+      return by === undefined ? undefined : scale(cotangents[0] as MxArray, by);
+    });
+  }
+  if (rule === "composite" && op.composite) return pullback((xs) => op.composite?.(xs, params) as readonly MxArray[], inputs, () => cotangents).gradients;
+  throw opError(op.name, "has no gradient, got one asked for");
+}
+
+function sweep(nodes: readonly Node[], inputs: readonly ArrayDesc[], outputs: readonly ArrayDesc[], cotangents: Grads): Grads {
+  const depends = dependents(nodes, inputs);
+  const grads = new Map<ArrayDesc, MxArray>();
+  const accumulate = (d: ArrayDesc, g: MxArray): void => {
+    const fitted = unbroadcast(g, d);
+    const before = grads.get(d);
+    grads.set(d, before ? add(before, fitted) : fitted);
+  };
+  outputs.forEach((d, i) => {
+    const c = cotangents[i];
+    if (c && depends.has(d)) accumulate(d, c);
+  });
+  for (let i = nodes.length - 1; i >= 0; i--) {
+    const node = nodes[i] as Node;
+    if (!node.outputs.some((o) => grads.has(o))) continue;
+    const needs = node.inputs.map((d) => depends.has(d));
+    const given = node.outputs.map((o) => grads.get(o) ?? zeros(o.shape, o.dtype));
+    for (const o of node.outputs) grads.delete(o);
+    pull(node, given, needs).forEach((g, k) => {
+      if (g && needs[k]) accumulate(node.inputs[k] as ArrayDesc, g);
+    });
+  }
+  return inputs.map((d) => grads.get(d));
+}
+
+/**
+ * Runs `f` on tracers of the primals and pulls cotangents of its outputs back. `seed` makes the cotangents from the outputs; gradients are undefined
+ * where nothing flows.
+ */
+export function pullback<T extends readonly MxArray[]>(f: (tracers: MxArray[]) => T, primals: readonly MxArray[], seed: (outputs: T) => Grads): { outputs: T; gradients: Grads } {
+  const tracers = primals.map(tracerOf);
+  // Taken before the function runs, which may update the tracers in place.
+  const inputs = tracers.map((t) => t.desc);
+  return withTape(
+    () => f(tracers),
+    (outputs, nodes) => {
+      const gradients = tidy(() => sweep(nodes, inputs, outputs.map((o) => o.desc), seed(outputs)));
+      return { outputs, gradients };
+    },
+  );
+}
+/** Zeros where nothing flows. */
+export const filled = (gradients: Grads, primals: readonly MxArray[]): MxArray[] => primals.map((p, i) => gradients[i] ?? zeros(p.desc.shape, p.desc.dtype));
