@@ -1,0 +1,104 @@
+/** Everything in `mx`: ops, dtypes, devices, memory, files. Names are MLX's in camelCase. */
+import { wasmBackend } from "./backend/wasm/index.ts";
+import "./debug/check.ts";
+
+export { MxArray, getWrappersCount } from "./core/array.ts";
+export {
+  Dtype, DtypeCategory, bfloat16, bool, bool as bool_, complex64, complexfloating, float16, float32, float64, floating, generic, inexact, int16, int32, int64,
+  int8, integer, issubdtype, number, signedinteger, uint16, uint32, uint64, uint8, unsignedinteger,
+} from "./core/dtype.ts";
+export {
+  Device, Stream, cpu, defaultDevice, defaultStream, gpu, isAvailable, newStream, setDefaultDevice, setDefaultStream, stream, toStream,
+  type DeviceType, type StreamOrDevice,
+} from "./core/device.ts";
+export { MxError } from "./core/error.ts";
+export { dispose, tidy } from "./core/memory.ts";
+export { type PrintOptions, getPrintoptions, setPrintoptions } from "./core/print.ts";
+export { complex as Complex, type ArrayLike, type NestedArray, type Scalar } from "./ops/convert.ts";
+export { array } from "./ops/methods.ts";
+export * from "./ops/argreduce.ts";
+export * from "./ops/binary.ts";
+export * from "./ops/cast.ts";
+export * from "./ops/compare.ts";
+export { conj, conjugate, imag, real } from "./ops/complex.ts";
+export * from "./ops/concat.ts";
+export * from "./ops/conv.ts";
+export * from "./ops/creation.ts";
+export * from "./ops/einsum.ts";
+export * from "./ops/hadamard.ts";
+export * from "./ops/indexing.ts";
+export * from "./ops/masked.ts";
+export * from "./ops/matmul.ts";
+export * from "./ops/movement.ts";
+export * from "./ops/pad.ts";
+export * from "./ops/quantized.ts";
+export * from "./ops/reduce.ts";
+export * from "./ops/scan.ts";
+export * from "./ops/select.ts";
+export * from "./ops/slice.ts";
+export * from "./ops/softmax.ts";
+export * from "./ops/sort.ts";
+export * from "./ops/standard.ts";
+export * from "./ops/types.ts";
+export * from "./ops/unary.ts";
+export * as random from "./ops/random.ts";
+export * as fast from "./ops/fast.ts";
+export * as fft from "./ops/fft.ts";
+export * as linalg from "./ops/linalg.ts";
+export * from "./io/index.ts";
+export { type DeviceInfo, type SystemInfo, deviceCount, deviceInfo, systemInfo } from "./debug/info.ts";
+export { grad, jvp, valueAndGrad, vjp } from "./transforms/autodiff.ts";
+export { compile, disableCompile, enableCompile } from "./transforms/compile.ts";
+export { checkpoint, customFunction } from "./transforms/custom.ts";
+export { vmap } from "./transforms/vmap.ts";
+export { Recording, overwrite } from "./schedule/replay.ts";
+export { asyncEval, evalArrays as eval } from "./schedule/run.ts";
+
+export const e = Math.E;
+export const eulerGamma = 0.5772156649015329;
+export const inf = Number.POSITIVE_INFINITY;
+export const nan = Number.NaN;
+export const pi = Math.PI;
+/** A new axis in an index. */
+export const newaxis = null;
+
+/** Bytes of all living arrays. */
+export const getActiveMemory = (): number => wasmBackend().memory.counters.active;
+/** Most bytes that arrays took at one time since the start or `resetPeakMemory`. */
+export const getPeakMemory = (): number => wasmBackend().memory.counters.peak;
+export function resetPeakMemory(): void {
+  const c = wasmBackend().memory.counters;
+  c.peak = c.active;
+}
+/** Bytes of freed blocks that later arrays use again. */
+export const getCacheMemory = (): number => wasmBackend().memory.counters.cache;
+/** Sets the most bytes that arrays may take; returns the limit before. An evaluation that needs more throws. */
+export const setMemoryLimit = (limit: number): number => wasmBackend().memory.setLimit(limit);
+/** Merges freed blocks. WebAssembly can not hand pages back to the system. */
+export const clearCache = (): void => wasmBackend().memory.trim();
+
+/** Waits for all submitted work (of one stream or of all). */
+export function synchronize(): void {
+  wasmBackend().pool.drain();
+}
+
+let cacheLimit = 0;
+let wiredLimit = 0;
+/** Keeps a limit for freed memory and returns the one before. WebAssembly can not hand pages back, so freed blocks stay for later arrays whatever the limit is. */
+export function setCacheLimit(limit: number): number {
+  const before = cacheLimit;
+  cacheLimit = limit;
+  return before;
+}
+/** Keeps a limit for memory that must not be paged out and returns the one before. A process can not pin WebAssembly memory, so it changes nothing. */
+export function setWiredLimit(limit: number): number {
+  const before = wiredLimit;
+  wiredLimit = limit;
+  return before;
+}
+
+/** Older homes of the memory functions, and Apple's Metal, which is never there. */
+export const metal = {
+  isAvailable: (): boolean => false,
+  clearCache, getActiveMemory, getCacheMemory, getPeakMemory, resetPeakMemory, setCacheLimit, setMemoryLimit, setWiredLimit,
+} as const;
