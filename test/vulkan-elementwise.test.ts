@@ -1,0 +1,342 @@
+/**
+ * Generated SPIR-V: valid, and equal to the WebAssembly kernels bit for bit on devices that round division and square root correctly
+ * (lavapipe does); NaN payloads and subnormal float32 numbers may differ.
+ */
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type SpirvFeatures, elementwiseSpirv } from "../src/codegen/elementwise-spirv.ts";
+import * as dt from "../src/core/dtype.ts";
+import { type MathOp, type Value, expr as e } from "../src/core/expr.ts";
+import { rowStrides } from "../src/core/shape.ts";
+import { type TestInput, decode, encode, runGroup } from "./helpers/group.ts";
+import { type TestDevice, closeTestDevice, openTestDevice, runOnDevice, skipReason, vulkanRequired } from "./helpers/vulkan.ts";
+
+const scalarDtypes = dt.dtypes.filter((d) => d !== dt.complex64);
+type Output = { dtype: dt.Dtype; value: Value };
+
+const everything: SpirvFeatures = {
+  shaderInt64: true,
+  shaderFloat64: true,
+  shaderInt8: true,
+  shaderInt16: true,
+  storageBuffer8BitAccess: true,
+  storageBuffer16BitAccess: true,
+  signedZeroInfNanPreserveFloat32: true,
+  signedZeroInfNanPreserveFloat64: true,
+};
+const unary: MathOp[] = [
+  "exp",
+  "expm1",
+  "log",
+  "log1p",
+  "log2",
+  "log10",
+  "sin",
+  "cos",
+  "tan",
+  "asin",
+  "acos",
+  "atan",
+  "sinh",
+  "cosh",
+  "tanh",
+  "asinh",
+  "acosh",
+  "atanh",
+  "erf",
+  "erfinv",
+  "sigmoid",
+];
+
+/** One expression per dtype that uses most operations of the type. */
+function mixture(dtype: dt.Dtype): Value {
+  const [a, b] = [e.input(0, dtype), e.input(1, dtype)];
+  if (dtype === dt.bool) return e.or(e.xor(a, b), e.not(e.and(a, b)));
+  if (dtype.isFloat) {
+    const t = e.select(e.lt(a, b), e.div(a, b), e.mul(e.floor(a), e.sub(b, a)));
+    return e.narrow(e.add(e.max(t, e.neg(b)), e.min(e.abs(a), e.round(b))), dtype);
+  }
+  const t = e.select(e.ge(a, b), e.quot(a, b), e.rem(b, a));
+  return e.narrow(e.add(e.max(t, e.shl(b, e.like(b, 3))), e.xor(e.shr(a, e.and(b, e.like(b, 7))), e.min(a, b))), dtype);
+}
+const ramp = (n: number, dtype: dt.Dtype, seed = 0): number[] =>
+  Array.from({ length: n }, (_, i) => {
+    const x = (((i + seed) * 37) % 101) - 50;
+    return dtype.kind === "bool" ? x & 1 : dtype.kind === "unsigned" ? Math.abs(x) : dtype.isFloat ? x / 4 : x;
+  });
+
+const validator = spawnSync("spirv-val", ["--version"]).status === 0;
+describe("modules", () => {
+  test("spirv-val is there where Vulkan is required", () => {
+    expect(validator || !vulkanRequired).toBe(true);
+  });
+  test.skipIf(!validator)("pass spirv-val", () => {
+    const folder = mkdtempSync(join(tmpdir(), "mlx-vk-spv-"));
+    try {
+      const check = (name: string, group: { shape: number[]; strides: number[][]; dtypes: dt.Dtype[]; outputs: Output[] }): void => {
+        const launch = elementwiseSpirv(
+          { shape: group.shape, inputs: group.dtypes.map((dtype, i) => ({ dtype, strides: group.strides[i] as number[] })), outputs: group.outputs, expr: e },
+          everything,
+        );
+        if (typeof launch === "string") throw new Error(launch);
+        const file = join(folder, `${name}.spv`);
+        writeFileSync(file, launch.kernel.code());
+        const run = spawnSync("spirv-val", ["--target-env", "vulkan1.3", "--scalar-block-layout", file], { encoding: "utf8" });
+        expect(`${name}: ${run.stdout}${run.stderr}`).toBe(`${name}: `);
+      };
+      for (const dtype of scalarDtypes) {
+        check(dtype.name, { shape: [8], strides: [[1], [1]], dtypes: [dtype, dtype], outputs: [{ dtype, value: mixture(dtype) }] });
+        check(`${dtype.name}-strided`, {
+          shape: [2, 3, 4],
+          strides: [
+            [1, 2, 6],
+            [0, 0, 0],
+          ],
+          dtypes: [dtype, dtype],
+          outputs: [{ dtype, value: mixture(dtype) }],
+        });
+        const casts = scalarDtypes.map((to) => ({ dtype: to, value: e.cast(e.input(0, dtype), to) }));
+        check(`${dtype.name}-casts`, { shape: [8], strides: [[1]], dtypes: [dtype], outputs: casts.slice(0, 7) });
+        check(`${dtype.name}-casts2`, { shape: [8], strides: [[1]], dtypes: [dtype], outputs: casts.slice(7) });
+      }
+      for (const op of unary) check(op, { shape: [8], strides: [[1]], dtypes: [dt.float32], outputs: [{ dtype: dt.float32, value: e.math(op as "exp", e.input(0, dt.float32)) }] });
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+  test("what a device cannot do is refused with the reason", () => {
+    const group = (dtype: dt.Dtype, n = 8): Parameters<typeof elementwiseSpirv>[0] => ({
+      shape: [n],
+      inputs: [{ dtype, strides: [1] }],
+      outputs: [{ dtype, value: e.neg(e.input(0, dtype)) }],
+      expr: e,
+    });
+    const none: SpirvFeatures = {
+      ...everything,
+      shaderInt64: false,
+      shaderFloat64: false,
+      storageBuffer8BitAccess: false,
+      storageBuffer16BitAccess: false,
+      signedZeroInfNanPreserveFloat32: false,
+      signedZeroInfNanPreserveFloat64: false,
+    };
+    expect(elementwiseSpirv(group(dt.float64), none)).toBe("cannot: the device has no float64");
+    expect(elementwiseSpirv(group(dt.int64), none)).toBe("cannot: the device has no int64");
+    expect(elementwiseSpirv(group(dt.int8), none)).toBe("cannot: the device cannot address 8-bit elements");
+    expect(elementwiseSpirv(group(dt.bfloat16), none)).toBe("cannot: the device cannot address 16-bit elements");
+    expect(elementwiseSpirv(group(dt.float32, 2 ** 31), none)).toMatch("cannot: 2147483648 elements");
+    expect(typeof elementwiseSpirv(group(dt.float32), none)).toBe("object");
+    const many = Array.from({ length: 16 }, () => ({ dtype: dt.float32, strides: [1] }));
+    const sum = many.map((_, i) => e.input(i, dt.float32)).reduce((a, b) => e.add(a, b));
+    expect(elementwiseSpirv({ shape: [8], inputs: many, outputs: [{ dtype: dt.float32, value: sum }], expr: e }, none)).toMatch("bytes of push constants");
+  });
+  test("a kernel depends on structure only; large sizes use rows of workgroups", () => {
+    const launch = (n: number) =>
+      elementwiseSpirv({ shape: [n], inputs: [{ dtype: dt.float32, strides: [1] }], outputs: [{ dtype: dt.float32, value: e.neg(e.input(0, dt.float32)) }], expr: e }, everything);
+    const [a, b] = [launch(5), launch(100_000_000)];
+    if (typeof a === "string" || typeof b === "string") throw new Error("refused");
+    expect(a.kernel).toBe(b.kernel);
+    expect(a.groups).toEqual([1, 1, 1]);
+    expect(b.groups).toEqual([65535, 6, 1]);
+  });
+});
+
+describe.skipIf(skipReason !== undefined)(`on the device${skipReason ? ` (skipped: ${skipReason})` : ""}`, () => {
+  let device: TestDevice;
+  beforeAll(() => {
+    device = openTestDevice();
+  });
+  afterAll(() => closeTestDevice(device));
+
+  /** Bits of both must be equal, any NaN for any NaN; a subnormal float32 may be 0. */
+  function same(shape: readonly number[], inputs: readonly TestInput[], outputs: readonly Output[], over?: number): void {
+    const wanted = runGroup(shape, inputs, outputs, over === undefined ? {} : { over });
+    const got = runOnDevice(device, shape, inputs, outputs, over);
+    outputs.forEach(({ dtype }, j) => {
+      const [w, g] = [wanted[j] as unknown as ArrayLike<number | bigint>, got[j] as unknown as ArrayLike<number | bigint>];
+      expect(g.length).toBe(w.length);
+      const [wv, gv] = dtype.isFloat ? [decode(dtype, w), decode(dtype, g)] : [w, g];
+      for (let i = 0; i < w.length; i++) {
+        if (Object.is(wv[i], gv[i])) continue;
+        if (dtype === dt.float32 && Math.abs(Number(wv[i])) < 2 ** -126 && Number(gv[i]) === 0) continue;
+        throw new Error(`output ${j} (${dtype}), element ${i}: ${gv[i]} on the device, ${wv[i]} on the CPU`);
+      }
+    });
+  }
+  const row = (dtype: dt.Dtype, values: readonly (number | bigint)[]): TestInput => ({ dtype, strides: [1], data: encode(dtype, values) });
+
+  test.each(scalarDtypes.map((d) => [d.name, d] as const))("%s: arithmetic, every tail", (_, dtype) => {
+    const value = mixture(dtype);
+    for (const n of [0, 1, 3, 255, 256, 257, 1000]) same([n], [row(dtype, ramp(n, dtype)), row(dtype, ramp(n, dtype, 7))], [{ dtype, value }]);
+  });
+  test.each(scalarDtypes.map((d) => [d.name, d] as const))("%s: casts to all types, special values", (_, dtype) => {
+    const special = dtype.isFloat
+      ? [
+          0,
+          -0,
+          1.5,
+          -1.5,
+          2.5,
+          255.5,
+          -129,
+          65504,
+          70000,
+          -70000,
+          2 ** 31,
+          -(2 ** 31),
+          2 ** 32,
+          3e9,
+          1e19,
+          -1e19,
+          1e30,
+          Number.NaN,
+          Number.POSITIVE_INFINITY,
+          Number.NEGATIVE_INFINITY,
+        ]
+      : [];
+    const values = [...ramp(200, dtype), ...special.map((x) => dt.roundTo(dtype, x))];
+    const casts = scalarDtypes.map((to) => ({ dtype: to, value: e.cast(e.input(0, dtype), to) }));
+    same([values.length], [row(dtype, values)], casts.slice(0, 7));
+    same([values.length], [row(dtype, values)], casts.slice(7));
+  });
+  test("every float16 and bfloat16 number is loaded, stored and copied exactly", () => {
+    const all = Uint16Array.from({ length: 65536 }, (_, i) => i);
+    for (const dtype of [dt.bfloat16, dt.float16]) {
+      const x = e.input(0, dtype);
+      const input: TestInput = { dtype, strides: [1], data: all };
+      same([65536], [input], [{ dtype: dt.float32, value: x }]);
+      const [copy] = runOnDevice(device, [65536], [input], [{ dtype, value: x }]);
+      expect(copy).toEqual(all);
+    }
+  });
+  test("float32 rounds to 16-bit floats to nearest even", () => {
+    const floats = new Float32Array(Uint32Array.from({ length: 1 << 16 }, (_, i) => Math.imul(i, 0x9e3779b1) >>> 0).buffer);
+    same(
+      [floats.length],
+      [{ dtype: dt.float32, strides: [1], data: floats }],
+      [
+        { dtype: dt.bfloat16, value: e.input(0, dt.float32) },
+        { dtype: dt.float16, value: e.input(0, dt.float32) },
+      ],
+    );
+  });
+  test.each(unary)("%s of float32", (op) => {
+    // All exponents and signs, and the range where the functions bend.
+    const words = new Float32Array(Uint32Array.from({ length: 4096 }, (_, i) => i * 1048576 + ((i * 7919) & 1048575)).buffer);
+    const data = Float32Array.from([
+      ...words,
+      ...Array.from({ length: 2000 }, (_, i) => (i - 1000) / 100),
+      0,
+      -0,
+      1,
+      -1,
+      Number.POSITIVE_INFINITY,
+      Number.NEGATIVE_INFINITY,
+      Number.NaN,
+    ]).filter((x) => Math.abs(x) >= 2 ** -126 || x === 0 || Number.isNaN(x));
+    same([data.length], [{ dtype: dt.float32, strides: [1], data }], [{ dtype: dt.float32, value: e.math(op as "exp", e.input(0, dt.float32)) }]);
+  });
+  test("pow, atan2, and functions of float64", () => {
+    const some = [0, -0, 1, -1, 2, -2, 0.5, 3, 1.5, 1e10, 1e-10, -1e10, 30, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, Number.NaN];
+    const pairs = some.flatMap((a) => some.map((b) => [a, b] as const));
+    const [x, y] = [e.input(0, dt.float32), e.input(1, dt.float32)];
+    const inputs = [
+      row(
+        dt.float32,
+        pairs.map((p) => p[0]),
+      ),
+      row(
+        dt.float32,
+        pairs.map((p) => p[1]),
+      ),
+    ];
+    same([pairs.length], inputs, [
+      { dtype: dt.float32, value: e.pow(x, y) },
+      { dtype: dt.float32, value: e.atan2(x, y) },
+    ]);
+    const z = e.input(0, dt.float64);
+    same(
+      [400],
+      [
+        row(
+          dt.float64,
+          Array.from({ length: 400 }, (_, i) => (i - 200) / 40),
+        ),
+      ],
+      [
+        { dtype: dt.float64, value: e.exp(z) },
+        { dtype: dt.float64, value: e.tanh(z) },
+        { dtype: dt.float64, value: e.erf(z) },
+      ],
+    );
+  });
+
+  test("layouts: contiguous, broadcast, transposed, strided, reversed", () => {
+    const layouts: Record<string, (s: readonly number[]) => { strides: number[]; offset?: number; size: number }> = {
+      contiguous: (s) => ({ strides: rowStrides(s), size: s.reduce((a, b) => a * b, 1) }),
+      scalar: (s) => ({ strides: s.map(() => 0), size: 1 }),
+      rowVector: (s) => ({ strides: s.map((_, i) => (i === s.length - 1 ? 1 : 0)), size: s[s.length - 1] ?? 1 }),
+      column: (s) => ({
+        strides: [...rowStrides(s.slice(0, -1)), ...(s.length ? [0] : [])],
+        size: Math.max(
+          1,
+          s.slice(0, -1).reduce((a, b) => a * b, 1),
+        ),
+      }),
+      transposed: (s) => {
+        let step = 1;
+        const strides = s.map((d) => {
+          const t = step;
+          step *= d;
+          return t;
+        });
+        return { strides, size: Math.max(1, step) };
+      },
+      everyOther: (s) => ({ strides: rowStrides(s).map((x) => 2 * x), size: Math.max(1, 2 * s.reduce((a, b) => a * b, 1)) }),
+      reversed: (s) => {
+        const n = s.reduce((a, b) => a * b, 1);
+        return { strides: rowStrides(s).map((x) => -x), size: Math.max(1, n), offset: Math.max(0, n - 1) };
+      },
+    };
+    const value = e.sub(e.convert(e.input(0, dt.int16), "f32"), e.mul(e.input(1, dt.bfloat16), e.const("f32", 64)));
+    for (const shape of [[], [6], [3, 5], [2, 3, 4], [2, 2, 3, 20], [0, 4], [2, 1, 3, 1, 5]]) {
+      for (const a of Object.keys(layouts)) {
+        for (const b of ["contiguous", "rowVector", "transposed"]) {
+          const make = (name: string, dtype: dt.Dtype): TestInput => {
+            const { size, ...place } = (layouts[name] as (typeof layouts)[string])(shape);
+            return {
+              dtype,
+              ...place,
+              data: encode(
+                dtype,
+                Array.from({ length: size }, (_, i) => (i * 31) % 97),
+              ),
+            };
+          };
+          same(shape, [make(a, dt.int16), make(b, dt.bfloat16)], [{ dtype: dt.float32, value }]);
+        }
+      }
+    }
+  });
+  test("an output may lie over a contiguous input", () => {
+    for (const dtype of [dt.uint8, dt.bfloat16, dt.float32, dt.int64]) {
+      const values = ramp(1000, dtype);
+      same([1000], [row(dtype, values), row(dtype, values)], [{ dtype, value: e.narrow(e.add(e.input(0, dtype), e.input(1, dtype)), dtype) }], 1);
+    }
+  });
+  test("more workgroups than fit in one row", () => {
+    const n = 65535 * 256 + 12345;
+    const data = new Uint8Array(n).map((_, i) => i * 7);
+    const [got] = runOnDevice(
+      device,
+      [n],
+      [{ dtype: dt.uint8, strides: [1], data }],
+      [{ dtype: dt.uint8, value: e.narrow(e.add(e.input(0, dt.uint8), e.const("i32", 1)), dt.uint8) }],
+    );
+    const bad = (got as Uint8Array).findIndex((x, i) => x !== (((data[i] as number) + 1) & 255));
+    expect(bad).toBe(-1);
+  });
+});
