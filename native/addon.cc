@@ -40,20 +40,24 @@ namespace {
 
 using Function = Napi::Value (*)(Context&, const Info&);
 
+// By plain calls whose failure does not matter: while the environment shuts down nothing can be thrown, and an exception in C++ would end the process.
+Napi::Value raise(napi_env env, const std::string& code, const std::string& message) {
+  napi_throw_error(env, code.c_str(), message.c_str());
+  return {};
+}
+
 template <Function function>
 Napi::Value guarded(const Info& info) {
-  Context* context = info.Env().GetInstanceData<Context>();
   try {
-    if (!context) throw Failure{"ENVIRONMENT_CLOSED", "the environment is shutting down"};
-    return function(*context, info);
+    Context* context = info.Env().GetInstanceData<Context>();
+    return context ? function(*context, info) : raise(info.Env(), "ENVIRONMENT_CLOSED", "the environment is shutting down");
   } catch (const Failure& failure) {
-    throw codedError(info.Env(), failure.code, failure.message);
-  } catch (const std::bad_alloc&) {
-    throw codedError(info.Env(), "OUT_OF_HOST_MEMORY", "out of memory");
-  } catch (const Napi::Error&) {
-    throw;
+    return raise(info.Env(), failure.code, failure.message);
+  } catch (const Napi::Error& error) {
+    if (!error.IsEmpty()) napi_throw(info.Env(), error.Value());
+    return {};
   } catch (const std::exception& error) {
-    throw codedError(info.Env(), "INTERNAL", error.what());
+    return raise(info.Env(), dynamic_cast<const std::bad_alloc*>(&error) ? "OUT_OF_HOST_MEMORY" : "INTERNAL", error.what());
   }
 }
 
@@ -64,9 +68,7 @@ void endEnvironment(void* data) {
     context->close(false);
     if (context->waiter.deliver) napi_release_threadsafe_function(context->waiter.deliver, napi_tsfn_abort);
     context->waiter.deliver = nullptr;
-  } catch (...) {
-    // Nobody is left to tell.
-  }
+  } catch (...) {}  // Nobody is left to tell.
 }
 
 void deleteContext(Napi::Env, Context* context) { delete context; }

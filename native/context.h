@@ -20,6 +20,9 @@ struct Failure {
   std::string message;
 };
 
+// What a negative result of a function means.
+Failure failureOf(vk::Result result, const char* what);
+
 struct Context;
 
 struct BufferObject {
@@ -34,6 +37,8 @@ struct BufferObject {
   Napi::ObjectReference view;
   explicit BufferObject(Context& c) : context(c) {}
   ~BufferObject();
+  // Throws for bytes outside of the buffer.
+  void requireRange(uint64_t offset, uint64_t bytes) const;
 };
 
 struct PipelineSpec {
@@ -54,17 +59,11 @@ struct PipelineObject {
   void release();
 };
 
+// Commands, or no commands and something that JavaScript destroyed: what is named in `used` lives until the timeline reaches `busyUntil`.
 struct Commands {
   vk::CommandBuffer buffer = nullptr;
   uint64_t busyUntil = 0;
-  // What the commands name stays alive as long as they do.
   std::vector<std::shared_ptr<void>> used;
-};
-
-// Something destroyed by JavaScript while submitted work may still use it.
-struct Retired {
-  uint64_t after;
-  std::shared_ptr<void> object;
 };
 
 // Resolves promises when the timeline reaches their values, from one thread of its own.
@@ -77,6 +76,23 @@ struct Waiter {
   napi_threadsafe_function deliver = nullptr;
   uint32_t outstanding = 0;
 };
+
+// Tables of objects that JavaScript knows by their place.
+template <class Pointer>
+Pointer& entryAt(std::vector<Pointer>& table, uint32_t id, const char* what) {
+  if (id >= table.size() || !table[id]) throw Failure{"BAD_ID", "no " + std::string(what) + " " + std::to_string(id)};
+  return table[id];
+}
+
+// Into the first free place.
+template <class Pointer>
+uint32_t remember(std::vector<Pointer>& table, Pointer object) {
+  size_t i = 0;
+  while (i < table.size() && table[i]) i++;
+  if (i == table.size()) table.emplace_back();
+  table[i] = std::move(object);
+  return static_cast<uint32_t>(i);
+}
 
 struct Context {
   explicit Context(Napi::Env e) : env(e) {}
@@ -106,13 +122,12 @@ struct Context {
   std::vector<std::unique_ptr<Commands>> recorded;
   std::deque<Commands> inFlight;
   std::vector<vk::CommandBuffer> freeBuffers;
-  std::deque<Retired> retired;
   uint64_t submitted = 0;
   // Simulated loss: this many submissions succeed.
   uint64_t loseAfter = UINT64_MAX;
   std::atomic<bool> lost{false};
 
-  // Guards `generation` and `compiling`, which pool threads use.
+  // Guards `compiling`, and `generation` for pool threads: only the JavaScript thread changes it.
   std::mutex compileMutex;
   std::condition_variable compileDone;
   uint64_t generation = 0;
@@ -122,21 +137,35 @@ struct Context {
   std::vector<std::string> messages;
   Waiter waiter;
 
-  // Throws when no device is open or the device is lost.
+  // Throws when no device is open.
+  void requireOpen() const;
+  // ... or the device is lost.
   void requireDevice() const;
+  // Destroys an object of the device, if there is one.
+  template <class Handle, class Destroy>
+  void drop(Handle& handle, Destroy destroy) {
+    if (handle && destroy) destroy(device, handle, nullptr);
+    handle = nullptr;
+  }
   // Throws for an error code; `what` is the function that gave it.
   void check(vk::Result result, const char* what);
   uint64_t completedValue();
   // Frees what no submitted work uses any more.
   void collect();
+  // Drops an object once the work submitted so far is done.
+  void retire(std::shared_ptr<void> object);
   // Waits for the device and destroys everything on it. `javascript`: promises may be settled.
   void close(bool javascript);
-  std::shared_ptr<BufferObject> bufferAt(uint32_t id) const;
-  std::shared_ptr<PipelineObject> pipelineAt(uint32_t id) const;
+  std::shared_ptr<BufferObject> bufferAt(uint32_t id) { return entryAt(buffers, id, "buffer"); }
+  std::shared_ptr<PipelineObject> pipelineAt(uint32_t id);
   void stopWaiter(bool javascript);
 };
 
 constexpr uint32_t queryCount = 4096;
+// Memory on the device that the host can write.
+constexpr vk::Flags directMemory = vk::MEMORY_PROPERTY_DEVICE_LOCAL_BIT | vk::MEMORY_PROPERTY_HOST_VISIBLE_BIT | vk::MEMORY_PROPERTY_HOST_COHERENT_BIT;
+// First memory type among `bits` with all of `want` and nothing special; one without `avoid` if there is one. -1: none.
+int memoryType(const Context& c, uint32_t bits, vk::Flags want, vk::Flags avoid);
 
 // Arguments of JavaScript calls; each throws BAD_ARGUMENT naming `what`.
 uint32_t uint32Argument(const Napi::Value& value, const char* what);
@@ -150,6 +179,8 @@ Napi::Uint32Array wordsArgument(const Napi::Value& value, const char* what);
 Napi::Error codedError(Napi::Env env, const std::string& code, const std::string& message);
 
 using Info = Napi::CallbackInfo;
+inline Napi::Value number(Napi::Env env, double x) { return Napi::Number::New(env, x); }
+
 // What JavaScript sees; src/backend/vulkan/addon.ts has the types.
 #define EXPORTED(X) \
   X(probe) X(openDevice) X(closeDevice) X(memoryInfo) X(createBuffer) X(importHost) X(destroyBuffer) X(bufferAddress) \

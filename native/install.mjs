@@ -1,6 +1,8 @@
 // Builds the Vulkan addon when CMake and a C++ compiler are there. Runs as the install script, before anything else is built, and never
-// makes the installation fail: without the addon the package works on the CPU. `--required` gives up with an error instead.
+// makes the installation fail: without the addon the package works on the CPU, and says why from the line left in build/not-built.txt.
+// `--required` gives up with an error instead. MLX_VK_BUILD=0 skips the build.
 import { spawnSync } from "node:child_process";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -44,6 +46,16 @@ try {
   reason = missing() ?? build();
 } catch (error) {
   reason = `the build failed: ${error instanceof Error ? error.message : error}`;
+}
+try {
+  const note = join(here, "build", "not-built.txt");
+  if (reason === undefined) rmSync(note, { force: true });
+  else {
+    mkdirSync(dirname(note), { recursive: true });
+    writeFileSync(note, `${reason}\n`);
+  }
+} catch {
+  // A folder that cannot be written to: the reason is on the screen.
 }
 if (reason !== undefined) {
   console.warn(`mlx-vk: built without the Vulkan addon (${reason}); it will run on the CPU.`);

@@ -8,37 +8,31 @@ namespace {
 constexpr vk::Flags deviceLocal = vk::MEMORY_PROPERTY_DEVICE_LOCAL_BIT;
 constexpr vk::Flags hostVisible = vk::MEMORY_PROPERTY_HOST_VISIBLE_BIT | vk::MEMORY_PROPERTY_HOST_COHERENT_BIT;
 constexpr vk::Flags hostCached = vk::MEMORY_PROPERTY_HOST_CACHED_BIT;
-constexpr uint32_t kindDevice = 0, kindUpload = 1, kindReadback = 2;
+constexpr uint32_t kindDevice = 0, kindUpload = 1, kindReadback = 2, kindDirect = 3;
 
 constexpr vk::Flags usage = vk::BUFFER_USAGE_STORAGE_BUFFER_BIT | vk::BUFFER_USAGE_TRANSFER_SRC_BIT | vk::BUFFER_USAGE_TRANSFER_DST_BIT |
                             vk::BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT | vk::BUFFER_USAGE_INDIRECT_BUFFER_BIT;
 
-// First memory type among `bits` with all of `want`; one without `avoid` if there is one. -1: none.
-int memoryType(const Context& c, uint32_t bits, vk::Flags want, vk::Flags avoid) {
-  for (const bool strict : {true, false}) {
-    for (uint32_t i = 0; i < c.heaps.memoryTypeCount; i++) {
-      const vk::Flags flags = c.heaps.memoryTypes[i].propertyFlags;
-      if ((bits >> i & 1) && (flags & want) == want && !(strict && (flags & avoid))) return static_cast<int>(i);
-    }
-  }
-  return -1;
-}
-
-int memoryTypeFor(const Context& c, uint32_t bits, uint32_t kind) {
+uint32_t memoryTypeFor(const Context& c, uint32_t bits, uint32_t kind) {
   int type = -1;
   if (kind == kindDevice) type = memoryType(c, bits, deviceLocal, vk::MEMORY_PROPERTY_HOST_VISIBLE_BIT);
   if (kind == kindReadback) type = memoryType(c, bits, hostVisible | hostCached, deviceLocal);
+  if (kind == kindDirect) type = memoryType(c, bits, directMemory, hostCached);
   if (type < 0 && kind != kindDevice) type = memoryType(c, bits, hostVisible, deviceLocal);
-  return type < 0 ? memoryType(c, bits, kind == kindDevice ? 0 : hostVisible, 0) : type;
+  if (type < 0) type = memoryType(c, bits, kind == kindDevice ? 0 : hostVisible, 0);
+  if (type < 0) throw Failure{"VULKAN_FEATURES", "no memory type fits"};
+  return static_cast<uint32_t>(type);
 }
 
-void createHandle(Context& c, BufferObject& b, const void* next) {
+vk::MemoryRequirements createHandle(Context& c, BufferObject& b, const void* next) {
   vk::BufferCreateInfo info{};
-  info.sType = vk::STRUCTURE_TYPE_BUFFER_CREATE_INFO;
   info.pNext = next;
   info.size = b.size;
   info.usage = usage;
   c.check(c.fn.CreateBuffer(c.device, &info, nullptr, &b.buffer), "vkCreateBuffer");
+  vk::MemoryRequirements needs{};
+  c.fn.GetBufferMemoryRequirements(c.device, b.buffer, &needs);
+  return needs;
 }
 
 // Allocates memory (`next`: more about it), binds it and asks for the device address.
@@ -51,42 +45,39 @@ void bindMemory(Context& c, BufferObject& b, vk::DeviceSize bytes, uint32_t type
   b.address = c.fn.GetBufferDeviceAddress(c.device, &address);
 }
 
-Napi::Value remember(Context& c, std::shared_ptr<BufferObject> b) {
-  for (size_t i = 0; i < c.buffers.size(); i++) {
-    if (c.buffers[i]) continue;
-    c.buffers[i] = std::move(b);
-    return Napi::Number::New(c.env, static_cast<double>(i));
-  }
-  c.buffers.push_back(std::move(b));
-  return Napi::Number::New(c.env, static_cast<double>(c.buffers.size() - 1));
-}
-
-struct Span {
-  std::shared_ptr<BufferObject> buffer;
-  uint64_t offset;
-  Bytes bytes;
-};
-
 // Arguments (id, offset, typed array) of a copy between a mapped buffer and JavaScript.
-Span spanArguments(Context& c, const Info& info) {
+template <class Copy>
+Napi::Value copyMapped(Context& c, const Info& info, Copy copy) {
   c.requireDevice();
-  Span span{c.bufferAt(uint32Argument(info[0], "buffer")), integerArgument(info[1], "offset"), bytesArgument(info[2], "data")};
-  if (!span.buffer->mapped) throw Failure{"NOT_MAPPED", "the buffer's memory is not visible to the host"};
-  if (span.offset > span.buffer->size || span.bytes.size > span.buffer->size - span.offset)
-    throw Failure{"BAD_RANGE", std::to_string(span.bytes.size) + " bytes at " + std::to_string(span.offset) + " of a buffer of " + std::to_string(span.buffer->size)};
-  return span;
+  auto b = c.bufferAt(uint32Argument(info[0], "buffer"));
+  const uint64_t offset = integerArgument(info[1], "offset");
+  const Bytes bytes = bytesArgument(info[2], "data");
+  if (!b->mapped) throw Failure{"NOT_MAPPED", "the buffer's memory is not visible to the host"};
+  b->requireRange(offset, bytes.size);
+  if (bytes.size) copy(static_cast<uint8_t*>(b->mapped) + offset, bytes);
+  return info.Env().Undefined();
 }
 
 }  // namespace
 
-BufferObject::~BufferObject() {
-  if (buffer) context.fn.DestroyBuffer(context.device, buffer, nullptr);
-  if (memory) context.fn.FreeMemory(context.device, memory, nullptr);
+int memoryType(const Context& c, uint32_t bits, vk::Flags want, vk::Flags avoid) {
+  constexpr vk::Flags known = deviceLocal | hostVisible | hostCached;
+  for (const bool strict : {true, false}) {
+    for (uint32_t i = 0; i < c.heaps.memoryTypeCount; i++) {
+      const vk::Flags flags = c.heaps.memoryTypes[i].propertyFlags;
+      if ((bits >> i & 1) && (flags & want) == want && !(flags & ~known) && !(strict && (flags & avoid))) return static_cast<int>(i);
+    }
+  }
+  return -1;
 }
 
-std::shared_ptr<BufferObject> Context::bufferAt(uint32_t id) const {
-  if (id >= buffers.size() || !buffers[id]) throw Failure{"BAD_ID", "no buffer " + std::to_string(id)};
-  return buffers[id];
+BufferObject::~BufferObject() {
+  context.drop(buffer, context.fn.DestroyBuffer);
+  context.drop(memory, context.fn.FreeMemory);
+}
+
+void BufferObject::requireRange(uint64_t offset, uint64_t bytes) const {
+  if (offset > size || bytes > size - offset) throw Failure{"BAD_RANGE", std::to_string(bytes) + " bytes at " + std::to_string(offset) + " of a buffer of " + std::to_string(size)};
 }
 
 uint64_t Context::completedValue() {
@@ -96,33 +87,39 @@ uint64_t Context::completedValue() {
 }
 
 void Context::collect() {
-  if (inFlight.empty() && retired.empty()) return;
+  if (inFlight.empty()) return;
   const uint64_t done = completedValue();
-  while (!inFlight.empty() && inFlight.front().busyUntil <= done) {
-    freeBuffers.push_back(inFlight.front().buffer);
-    inFlight.pop_front();
-  }
-  while (!retired.empty() && retired.front().after <= done) retired.pop_front();
+  for (; !inFlight.empty() && inFlight.front().busyUntil <= done; inFlight.pop_front())
+    if (inFlight.front().buffer) freeBuffers.push_back(inFlight.front().buffer);
+}
+
+void Context::retire(std::shared_ptr<void> object) {
+  inFlight.push_back({nullptr, submitted, {std::move(object)}});
+  if (!lost) collect();
 }
 
 Napi::Value createBuffer(Context& c, const Info& info) {
   c.requireDevice();
   const uint64_t bytes = integerArgument(info[0], "bytes");
   const uint32_t kind = uint32Argument(info[1], "kind");
-  if (kind > kindReadback) throw Failure{"BAD_ARGUMENT", "kind must be 0, 1 or 2"};
+  if (kind > kindDirect) throw Failure{"BAD_ARGUMENT", "kind must be 0, 1, 2 or 3"};
   if (bytes == 0 || bytes > c.maxBufferSize) throw Failure{"BAD_RANGE", "a buffer has 1 to " + std::to_string(c.maxBufferSize) + " bytes, not " + std::to_string(bytes)};
   c.collect();
   auto b = std::make_shared<BufferObject>(c);
   b->size = bytes;
-  createHandle(c, *b, nullptr);
-  vk::MemoryRequirements needs{};
-  c.fn.GetBufferMemoryRequirements(c.device, b->buffer, &needs);
-  const int type = memoryTypeFor(c, needs.memoryTypeBits, kind);
-  if (type < 0) throw Failure{"VULKAN_FEATURES", "no memory type fits"};
-  bindMemory(c, *b, needs.size, static_cast<uint32_t>(type), nullptr);
+  const vk::MemoryRequirements needs = createHandle(c, *b, nullptr);
+  uint32_t type = memoryTypeFor(c, needs.memoryTypeBits, kind);
+  try {
+    bindMemory(c, *b, needs.size, type, nullptr);
+  } catch (const Failure& failure) {
+    // Without resizable BAR there are only 256 MiB of direct memory.
+    if (kind != kindDirect || failure.code != "OUT_OF_DEVICE_MEMORY") throw;
+    type = memoryTypeFor(c, needs.memoryTypeBits, kindUpload);
+    bindMemory(c, *b, needs.size, type, nullptr);
+  }
   if ((c.heaps.memoryTypes[type].propertyFlags & hostVisible) == hostVisible)
     c.check(c.fn.MapMemory(c.device, b->memory, 0, vk::WHOLE_SIZE, 0, &b->mapped), "vkMapMemory");
-  return remember(c, std::move(b));
+  return number(c.env, remember(c.buffers, std::move(b)));
 }
 
 Napi::Value importHost(Context& c, const Info& info) {
@@ -138,30 +135,25 @@ Napi::Value importHost(Context& c, const Info& info) {
   auto b = std::make_shared<BufferObject>(c);
   b->size = bytes.size;
   vk::ExternalMemoryBufferCreateInfo external{vk::STRUCTURE_TYPE_EXTERNAL_MEMORY_BUFFER_CREATE_INFO, nullptr, vk::EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT};
-  createHandle(c, *b, &external);
-  vk::MemoryRequirements needs{};
-  c.fn.GetBufferMemoryRequirements(c.device, b->buffer, &needs);
-  const int type = memoryType(c, needs.memoryTypeBits & pointer.memoryTypeBits, 0, 0);
+  const int type = memoryType(c, createHandle(c, *b, &external).memoryTypeBits & pointer.memoryTypeBits, 0, 0);
   if (type < 0) throw Failure{"VULKAN_FEATURES", "no memory type fits"};
   vk::ImportMemoryHostPointerInfoEXT import{vk::STRUCTURE_TYPE_IMPORT_MEMORY_HOST_POINTER_INFO_EXT, nullptr, vk::EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT, bytes.data};
   bindMemory(c, *b, bytes.size, static_cast<uint32_t>(type), &import);
   b->imported = Napi::ObjectReference::New(info[0].As<Napi::Object>(), 1);
-  return remember(c, std::move(b));
+  return number(c.env, remember(c.buffers, std::move(b)));
 }
 
 // Views of the buffer become empty at once; memory goes when all work submitted so far is done.
 Napi::Value destroyBuffer(Context& c, const Info& info) {
-  if (!c.device) throw Failure{"DEVICE_NOT_OPEN", "no device is open"};
+  c.requireOpen();
   const uint32_t id = uint32Argument(info[0], "buffer");
   auto b = c.bufferAt(id);
   if (!b->view.IsEmpty()) {
     napi_detach_arraybuffer(c.env, b->view.Value());
     b->view.Reset();
   }
-  c.retired.push_back({c.submitted, b});
   c.buffers[id].reset();
-  b.reset();
-  if (!c.lost) c.collect();
+  c.retire(std::move(b));
   return info.Env().Undefined();
 }
 
@@ -183,13 +175,9 @@ Napi::Value mapBuffer(Context& c, const Info& info) {
 }
 
 Napi::Value writeBuffer(Context& c, const Info& info) {
-  const Span span = spanArguments(c, info);
-  if (span.bytes.size) std::memcpy(static_cast<char*>(span.buffer->mapped) + span.offset, span.bytes.data, span.bytes.size);
-  return info.Env().Undefined();
+  return copyMapped(c, info, [](uint8_t* mapped, const Bytes& data) { std::memcpy(mapped, data.data, data.size); });
 }
 
 Napi::Value readBuffer(Context& c, const Info& info) {
-  const Span span = spanArguments(c, info);
-  if (span.bytes.size) std::memcpy(span.bytes.data, static_cast<const char*>(span.buffer->mapped) + span.offset, span.bytes.size);
-  return info.Env().Undefined();
+  return copyMapped(c, info, [](const uint8_t* mapped, const Bytes& data) { std::memcpy(data.data, mapped, data.size); });
 }

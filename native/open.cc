@@ -1,4 +1,5 @@
 // Loader, instance, device: finding, opening, describing, closing.
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 
@@ -11,21 +12,13 @@
 
 namespace {
 
-void* openLibrary(const std::string& name) {
 #if defined(_WIN32)
-  return reinterpret_cast<void*>(LoadLibraryA(name.c_str()));
+void* openLibrary(const char* name) { return reinterpret_cast<void*>(LoadLibraryA(name)); }
+void* symbolOf(void* library, const char* name) { return reinterpret_cast<void*>(GetProcAddress(reinterpret_cast<HMODULE>(library), name)); }
 #else
-  return dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
+void* openLibrary(const char* name) { return dlopen(name, RTLD_NOW | RTLD_LOCAL); }
+void* symbolOf(void* library, const char* name) { return dlsym(library, name); }
 #endif
-}
-
-vk::GetInstanceProcAddrFunction entryOf(void* library) {
-#if defined(_WIN32)
-  return reinterpret_cast<vk::GetInstanceProcAddrFunction>(reinterpret_cast<void*>(GetProcAddress(reinterpret_cast<HMODULE>(library), "vkGetInstanceProcAddr")));
-#else
-  return reinterpret_cast<vk::GetInstanceProcAddrFunction>(dlsym(library, "vkGetInstanceProcAddr"));
-#endif
-}
 
 struct Options {
   bool validation = false;
@@ -58,9 +51,9 @@ void loadLibrary(Context& c, const std::string& loader) {
   const std::vector<std::string> names{"libvulkan.so.1", "libvulkan.so"};
 #endif
   for (const std::string& name : loader.empty() ? names : std::vector<std::string>{loader})
-    if ((c.library = openLibrary(name))) break;
+    if ((c.library = openLibrary(name.c_str()))) break;
   if (!c.library) throw Failure{"NO_VULKAN_LOADER", "no Vulkan loader (" + (loader.empty() ? names[0] : loader) + ")"};
-  c.fn.GetInstanceProcAddr = entryOf(c.library);
+  c.fn.GetInstanceProcAddr = reinterpret_cast<vk::GetInstanceProcAddrFunction>(symbolOf(c.library, "vkGetInstanceProcAddr"));
   if (!c.fn.GetInstanceProcAddr) {
     c.library = nullptr;
     throw Failure{"NO_VULKAN_LOADER", "the Vulkan loader lacks vkGetInstanceProcAddr"};
@@ -73,37 +66,47 @@ uint32_t loaderVersion(Context& c) {
   return version;
 }
 
+// LOAD leaves functions of extensions null; NEED throws for a missing one.
+#define LOAD(name, result, arguments) c.fn.name = reinterpret_cast<result(VK_CALL*) arguments>(load("vk" #name));
+#define NEED(name, result, arguments) \
+  if (!c.fn.name) throw Failure{missing, "Vulkan lacks vk" #name};
+
 void resolveGlobal(Context& c) {
   using namespace vk;
-#define X(name, result, arguments) c.fn.name = reinterpret_cast<decltype(c.fn.name)>(c.fn.GetInstanceProcAddr(nullptr, "vk" #name));
-  VK_GLOBAL_FUNCTIONS(X)
-#undef X
+  const auto load = [&c](const char* name) { return c.fn.GetInstanceProcAddr(nullptr, name); };
+  VK_GLOBAL_FUNCTIONS(LOAD)
   if (!c.fn.CreateInstance || loaderVersion(c) < API_VERSION_1_3) throw Failure{"VULKAN_TOO_OLD", "the Vulkan loader is older than version 1.3"};
 }
 
 void resolveInstance(Context& c) {
   using namespace vk;
-#define X(name, result, arguments) c.fn.name = reinterpret_cast<decltype(c.fn.name)>(c.fn.GetInstanceProcAddr(c.instance, "vk" #name));
-  VK_INSTANCE_FUNCTIONS(X)
-  VK_INSTANCE_EXTENSION_FUNCTIONS(X)
-#undef X
-#define X(name, result, arguments) \
-  if (!c.fn.name) throw Failure{"VULKAN_TOO_OLD", "the Vulkan loader lacks vk" #name};
-  VK_INSTANCE_FUNCTIONS(X)
-#undef X
+  const auto load = [&c](const char* name) { return c.fn.GetInstanceProcAddr(c.instance, name); };
+  const char* missing = "VULKAN_TOO_OLD";
+  VK_INSTANCE_FUNCTIONS(LOAD)
+  VK_INSTANCE_EXTENSION_FUNCTIONS(LOAD)
+  VK_INSTANCE_FUNCTIONS(NEED)
 }
 
-// Missing functions are an error; those of extensions stay null.
 void resolveDevice(Context& c) {
   using namespace vk;
-#define X(name, result, arguments) c.fn.name = reinterpret_cast<decltype(c.fn.name)>(c.fn.GetDeviceProcAddr(c.device, "vk" #name));
-  VK_DEVICE_FUNCTIONS(X)
-  VK_DEVICE_EXTENSION_FUNCTIONS(X)
-#undef X
-#define X(name, result, arguments) \
-  if (!c.fn.name) throw Failure{"VULKAN_FEATURES", "the driver lacks vk" #name};
-  VK_DEVICE_FUNCTIONS(X)
-#undef X
+  const auto load = [&c](const char* name) { return c.fn.GetDeviceProcAddr(c.device, name); };
+  const char* missing = "VULKAN_FEATURES";
+  VK_DEVICE_FUNCTIONS(LOAD)
+  VK_DEVICE_EXTENSION_FUNCTIONS(LOAD)
+  VK_DEVICE_FUNCTIONS(NEED)
+}
+#undef LOAD
+#undef NEED
+
+// Vulkan's lists come in two calls: how many, then which.
+template <class T, class Call>
+std::vector<T> listOf(Call call) {
+  uint32_t count = 0;
+  call(&count, nullptr);
+  std::vector<T> list(count);
+  if (count) call(&count, list.data());
+  list.resize(count);
+  return list;
 }
 
 // Errors are printed at once and the call that caused them is skipped: drivers may crash right after.
@@ -115,18 +118,12 @@ vk::Bool32 VK_CALL onMessage(vk::Flags severity, vk::Flags, const vk::DebugUtils
     std::fprintf(stderr, "Vulkan validation %s\n", text.c_str());
     std::lock_guard<std::mutex> lock(c.messageMutex);
     c.messages.push_back(text);
-  } catch (...) {
-    // Out of memory while reporting: the message is lost, the process is not.
-  }
+  } catch (...) {}  // Out of memory while reporting: the message is lost, the process is not.
   return error ? 1 : 0;
 }
 
 void requireValidationLayer(Context& c) {
-  uint32_t count = 0;
-  c.fn.EnumerateInstanceLayerProperties(&count, nullptr);
-  std::vector<vk::LayerProperties> layers(count);
-  c.fn.EnumerateInstanceLayerProperties(&count, layers.data());
-  for (const auto& layer : layers)
+  for (const auto& layer : listOf<vk::LayerProperties>([&c](uint32_t* n, vk::LayerProperties* p) { c.check(c.fn.EnumerateInstanceLayerProperties(n, p), "vkEnumerateInstanceLayerProperties"); }))
     if (!std::strcmp(layer.layerName, "VK_LAYER_KHRONOS_validation")) return;
   throw Failure{"NO_VALIDATION_LAYER", "VK_LAYER_KHRONOS_validation is not installed"};
 }
@@ -136,7 +133,6 @@ void createInstance(Context& c, const Options& options) {
   resolveGlobal(c);
   vk::ApplicationInfo application{vk::STRUCTURE_TYPE_APPLICATION_INFO, nullptr, "mlx-vk", 0, nullptr, 0, vk::API_VERSION_1_3};
   vk::InstanceCreateInfo info{};
-  info.sType = vk::STRUCTURE_TYPE_INSTANCE_CREATE_INFO;
   info.pApplicationInfo = &application;
   const char* layer = "VK_LAYER_KHRONOS_validation";
   const char* extensions[] = {"VK_EXT_debug_utils", "VK_EXT_validation_features"};
@@ -156,7 +152,6 @@ void createInstance(Context& c, const Options& options) {
   resolveInstance(c);
   if (!options.validation || !c.fn.CreateDebugUtilsMessengerEXT) return;
   vk::DebugUtilsMessengerCreateInfoEXT debug{};
-  debug.sType = vk::STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT;
   debug.messageSeverity = vk::DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT | vk::DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT;
   debug.messageType = vk::DEBUG_UTILS_MESSAGE_TYPE_GENERAL_BIT_EXT | vk::DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT | vk::DEBUG_UTILS_MESSAGE_TYPE_PERFORMANCE_BIT_EXT;
   debug.pfnUserCallback = onMessage;
@@ -173,21 +168,12 @@ void destroyInstance(Context& c) {
 }
 
 std::vector<vk::PhysicalDevice> physicalDevices(Context& c) {
-  uint32_t count = 0;
-  c.check(c.fn.EnumeratePhysicalDevices(c.instance, &count, nullptr), "vkEnumeratePhysicalDevices");
-  std::vector<vk::PhysicalDevice> devices(count);
-  if (count) c.check(c.fn.EnumeratePhysicalDevices(c.instance, &count, devices.data()), "vkEnumeratePhysicalDevices");
-  devices.resize(count);
-  return devices;
+  return listOf<vk::PhysicalDevice>([&c](uint32_t* n, vk::PhysicalDevice* p) { c.check(c.fn.EnumeratePhysicalDevices(c.instance, n, p), "vkEnumeratePhysicalDevices"); });
 }
 
 std::string hex(const uint8_t* bytes, size_t count) {
   std::string text;
-  for (size_t i = 0; i < count; i++) {
-    char pair[3];
-    std::snprintf(pair, sizeof pair, "%02x", bytes[i]);
-    text += pair;
-  }
+  for (size_t i = 0; i < 2 * count; i++) text += "0123456789abcdef"[bytes[i / 2] >> (i % 2 ? 0 : 4) & 15];
   return text;
 }
 
@@ -198,10 +184,6 @@ struct Properties {
   vk::PhysicalDeviceVulkan11Properties v11{};
   vk::PhysicalDeviceProperties2 all{};
   Properties(Context& c, vk::PhysicalDevice device, bool hostImport) {
-    v13.sType = vk::STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_PROPERTIES;
-    v12.sType = vk::STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_PROPERTIES;
-    v11.sType = vk::STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_PROPERTIES;
-    all.sType = vk::STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2;
     all.pNext = &v11;
     v11.pNext = &v12;
     v12.pNext = &v13;
@@ -210,19 +192,20 @@ struct Properties {
   }
 };
 
+// Structures of extensions are chained only when the device has the extension.
 struct Features {
+  vk::PhysicalDeviceShaderBfloat16FeaturesKHR bfloat16{};
+  vk::PhysicalDeviceCooperativeMatrixFeaturesKHR matrix{};
   vk::PhysicalDeviceVulkan13Features v13{};
   vk::PhysicalDeviceVulkan12Features v12{};
   vk::PhysicalDeviceVulkan11Features v11{};
   vk::PhysicalDeviceFeatures2 all{};
-  Features() {
-    v13.sType = vk::STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES;
-    v12.sType = vk::STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES;
-    v11.sType = vk::STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES;
-    all.sType = vk::STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2;
+  Features(bool cooperative, bool bfloat) {
     all.pNext = &v11;
     v11.pNext = &v12;
     v12.pNext = &v13;
+    if (cooperative) v13.pNext = &matrix;
+    if (bfloat) (cooperative ? matrix.pNext : v13.pNext) = &bfloat16;
   }
   Features(const Features&) = delete;
   Features& operator=(const Features&) = delete;
@@ -232,17 +215,21 @@ struct Features {
   X(all.features, shaderFloat64) X(all.features, shaderInt64) X(all.features, shaderInt16) X(v11, storageBuffer16BitAccess) X(v12, storageBuffer8BitAccess) X(v12, shaderFloat16) \
   X(v12, shaderInt8) X(v12, scalarBlockLayout) X(v12, shaderSubgroupExtendedTypes) X(v12, timelineSemaphore) X(v12, bufferDeviceAddress) X(v12, vulkanMemoryModel) \
   X(v12, vulkanMemoryModelDeviceScope) X(v13, subgroupSizeControl) X(v13, computeFullSubgroups) X(v13, synchronization2) X(v13, shaderIntegerDotProduct) X(v13, maintenance4)
+// Of extensions: enabled where the device has them; kernels that use them need the memory model too.
+#define EXTENSION_FEATURES(X) X(matrix, cooperativeMatrix) X(bfloat16, shaderBFloat16Type) X(bfloat16, shaderBFloat16DotProduct) X(bfloat16, shaderBFloat16CooperativeMatrix)
+
+Napi::Object numbers(Napi::Env env, const std::vector<std::pair<const char*, double>>& values) {
+  Napi::Object out = Napi::Object::New(env);
+  for (const auto& value : values) out.Set(value.first, value.second);
+  return out;
+}
 
 Napi::Object identity(Napi::Env env, const Properties& p) {
   const vk::PhysicalDeviceProperties& base = p.all.properties;
-  Napi::Object out = Napi::Object::New(env);
+  Napi::Object out = numbers(
+      env, {{"type", base.deviceType}, {"apiVersion", base.apiVersion}, {"driverVersion", base.driverVersion}, {"vendorId", base.vendorID}, {"deviceId", base.deviceID}});
   out.Set("name", std::string(base.deviceName));
-  out.Set("type", base.deviceType);
-  out.Set("apiVersion", base.apiVersion);
   out.Set("driver", std::string(p.v12.driverName) + " " + p.v12.driverInfo);
-  out.Set("driverVersion", base.driverVersion);
-  out.Set("vendorId", base.vendorID);
-  out.Set("deviceId", base.deviceID);
   out.Set("uuid", hex(p.v11.deviceUUID, 16));
   out.Set("cacheUuid", hex(base.pipelineCacheUUID, 16));
   return out;
@@ -256,83 +243,72 @@ Napi::Array deviceList(Context& c) {
 }
 
 Napi::Array cooperativeShapes(Context& c) {
+  using Shape = vk::CooperativeMatrixPropertiesKHR;
   Napi::Array list = Napi::Array::New(c.env);
-  uint32_t count = 0;
   if (!c.fn.GetPhysicalDeviceCooperativeMatrixPropertiesKHR) return list;
-  if (c.fn.GetPhysicalDeviceCooperativeMatrixPropertiesKHR(c.physical, &count, nullptr) != vk::SUCCESS) return list;
-  vk::CooperativeMatrixPropertiesKHR empty{};
-  empty.sType = vk::STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR;
-  std::vector<vk::CooperativeMatrixPropertiesKHR> shapes(count, empty);
-  if (c.fn.GetPhysicalDeviceCooperativeMatrixPropertiesKHR(c.physical, &count, shapes.data()) < 0) return list;
-  for (uint32_t i = 0; i < count; i++) {
-    const auto& s = shapes[i];
-    Napi::Object shape = Napi::Object::New(c.env);
-    const std::pair<const char*, double> values[] = {{"m", s.MSize}, {"n", s.NSize}, {"k", s.KSize}, {"a", s.AType}, {"b", s.BType}, {"c", s.CType}, {"result", s.ResultType}, {"scope", s.scope}};
-    for (const auto& value : values) shape.Set(value.first, value.second);
-    list.Set(i, shape);
+  const auto shapes = listOf<Shape>([&c](uint32_t* n, Shape* p) {
+    if (c.fn.GetPhysicalDeviceCooperativeMatrixPropertiesKHR(c.physical, n, p) < 0) *n = 0;
+  });
+  for (const Shape& s : shapes) {
+    list.Set(list.Length(), numbers(c.env, {{"m", s.MSize}, {"n", s.NSize}, {"k", s.KSize}, {"a", s.AType}, {"b", s.BType}, {"c", s.CType}, {"result", s.ResultType}, {"scope", s.scope}}));
   }
   return list;
 }
 
-Napi::Object describe(Context& c, const Properties& p, const Features& f, bool cooperative) {
-  Napi::Object out = identity(c.env, p);
-  Napi::Object limits = Napi::Object::New(c.env);
-  const std::pair<const char*, double> values[] = {
-      {"pushConstantBytes", c.limits.maxPushConstantsSize}, {"sharedMemoryBytes", c.limits.maxComputeSharedMemorySize}, {"groupInvocations", c.limits.maxComputeWorkGroupInvocations},
-      {"bufferBytes", static_cast<double>(c.maxBufferSize)}, {"allocationBytes", static_cast<double>(p.v11.maxMemoryAllocationSize)}, {"allocations", c.limits.maxMemoryAllocationCount},
-      {"importAlignment", static_cast<double>(c.importAlignment)}, {"timestampPeriod", c.timestampBits ? c.limits.timestampPeriod : 0}};
-  for (const auto& value : values) limits.Set(value.first, value.second);
+Napi::Object limitsOf(Context& c, const Properties& p) {
+  Napi::Object limits = numbers(
+      c.env, {{"pushConstantBytes", c.limits.maxPushConstantsSize}, {"sharedMemoryBytes", c.limits.maxComputeSharedMemorySize}, {"groupInvocations", c.limits.maxComputeWorkGroupInvocations},
+              {"bufferBytes", static_cast<double>(c.maxBufferSize)}, {"allocationBytes", static_cast<double>(p.v11.maxMemoryAllocationSize)}, {"allocations", c.limits.maxMemoryAllocationCount},
+              {"importAlignment", static_cast<double>(c.importAlignment)}, {"timestampPeriod", c.timestampBits ? c.limits.timestampPeriod : 0}});
   Napi::Array counts = Napi::Array::New(c.env, 3);
   for (uint32_t i = 0; i < 3; i++) counts.Set(i, c.limits.maxComputeWorkGroupCount[i]);
   limits.Set("groupCount", counts);
-  out.Set("limits", limits);
+  return limits;
+}
+
+Napi::Object featuresOf(Context& c, const Properties& p, const Features& f) {
   Napi::Object features = Napi::Object::New(c.env);
 #define X(part, name) features.Set(#name, f.part.name != 0);
   FEATURES(X)
 #undef X
-  features.Set("signedZeroInfNanPreserveFloat32", p.v12.shaderSignedZeroInfNanPreserveFloat32 != 0);
-  features.Set("signedZeroInfNanPreserveFloat64", p.v12.shaderSignedZeroInfNanPreserveFloat64 != 0);
-  features.Set("denormPreserveFloat32", p.v12.shaderDenormPreserveFloat32 != 0);
-  features.Set("denormPreserveFloat64", p.v12.shaderDenormPreserveFloat64 != 0);
-  features.Set("memoryBudget", c.budget);
-  features.Set("hostImport", c.importAlignment != 0);
-  features.Set("cooperativeMatrix", cooperative);
-  out.Set("features", features);
-  Napi::Object subgroup = Napi::Object::New(c.env);
-  subgroup.Set("size", p.v11.subgroupSize);
-  subgroup.Set("min", c.minSubgroup);
-  subgroup.Set("max", c.maxSubgroup);
-  subgroup.Set("operations", p.v11.subgroupSupportedOperations);
-  out.Set("subgroup", subgroup);
-  bool unified = false, discrete = false;
-  for (uint32_t i = 0; i < c.heaps.memoryHeapCount; i++) discrete |= !(c.heaps.memoryHeaps[i].flags & vk::MEMORY_HEAP_DEVICE_LOCAL_BIT);
-  const vk::Flags both = vk::MEMORY_PROPERTY_DEVICE_LOCAL_BIT | vk::MEMORY_PROPERTY_HOST_VISIBLE_BIT;
-  for (uint32_t i = 0; i < c.heaps.memoryTypeCount; i++) unified |= (c.heaps.memoryTypes[i].propertyFlags & both) == both;
-  out.Set("unified", unified && !discrete);
-  out.Set("cooperativeMatrix", cooperative ? cooperativeShapes(c) : Napi::Array::New(c.env));
-  return out;
+  const bool cooperative = f.matrix.cooperativeMatrix && f.v12.vulkanMemoryModel;
+  const std::pair<const char*, bool> values[] = {
+      {"signedZeroInfNanPreserveFloat32", p.v12.shaderSignedZeroInfNanPreserveFloat32}, {"signedZeroInfNanPreserveFloat64", p.v12.shaderSignedZeroInfNanPreserveFloat64},
+      {"denormPreserveFloat32", p.v12.shaderDenormPreserveFloat32}, {"denormPreserveFloat64", p.v12.shaderDenormPreserveFloat64},
+      {"memoryBudget", c.budget}, {"hostImport", c.importAlignment != 0}, {"cooperativeMatrix", cooperative},
+      {"bfloat16", cooperative && f.bfloat16.shaderBFloat16Type && f.bfloat16.shaderBFloat16CooperativeMatrix}};
+  for (const auto& value : values) features.Set(value.first, value.second);
+  return features;
 }
 
-bool hasExtension(const std::vector<vk::ExtensionProperties>& extensions, const char* name) {
-  for (const auto& e : extensions)
-    if (!std::strcmp(e.extensionName, name)) return true;
-  return false;
+Napi::Object describe(Context& c, const Properties& p, const Features& f) {
+  Napi::Object out = identity(c.env, p);
+  out.Set("limits", limitsOf(c, p));
+  const Napi::Object features = featuresOf(c, p, f);
+  out.Set("features", features);
+  out.Set("subgroup", numbers(c.env, {{"size", p.v11.subgroupSize}, {"min", c.minSubgroup}, {"max", c.maxSubgroup}, {"operations", p.v11.subgroupSupportedOperations}}));
+  bool discrete = false;
+  for (uint32_t i = 0; i < c.heaps.memoryHeapCount; i++) discrete |= !(c.heaps.memoryHeaps[i].flags & vk::MEMORY_HEAP_DEVICE_LOCAL_BIT);
+  const bool direct = memoryType(c, UINT32_MAX, directMemory, 0) >= 0;
+  out.Set("unified", direct && !discrete);
+  out.Set("directUpload", direct);
+  out.Set("cooperativeMatrix", features.Get("cooperativeMatrix").ToBoolean() ? cooperativeShapes(c) : Napi::Array::New(c.env));
+  return out;
 }
 
 // A family with compute and without graphics where there is one.
 uint32_t computeFamily(Context& c) {
-  uint32_t count = 0;
-  c.fn.GetPhysicalDeviceQueueFamilyProperties(c.physical, &count, nullptr);
-  std::vector<vk::QueueFamilyProperties> families(count);
-  c.fn.GetPhysicalDeviceQueueFamilyProperties(c.physical, &count, families.data());
-  uint32_t best = UINT32_MAX;
-  for (uint32_t i = 0; i < count; i++) {
-    if (!(families[i].queueFlags & vk::QUEUE_COMPUTE_BIT)) continue;
-    if (best == UINT32_MAX || ((families[best].queueFlags & vk::QUEUE_GRAPHICS_BIT) && !(families[i].queueFlags & vk::QUEUE_GRAPHICS_BIT))) best = i;
+  using Family = vk::QueueFamilyProperties;
+  const auto families = listOf<Family>([&c](uint32_t* n, Family* p) { c.fn.GetPhysicalDeviceQueueFamilyProperties(c.physical, n, p); });
+  for (const bool graphics : {false, true}) {
+    for (uint32_t i = 0; i < families.size(); i++) {
+      const vk::Flags flags = families[i].queueFlags;
+      if (!(flags & vk::QUEUE_COMPUTE_BIT) || (!graphics && (flags & vk::QUEUE_GRAPHICS_BIT))) continue;
+      c.timestampBits = families[i].timestampValidBits;
+      return i;
+    }
   }
-  if (best == UINT32_MAX) throw Failure{"VULKAN_FEATURES", "the device has no compute queue"};
-  c.timestampBits = families[best].timestampValidBits;
-  return best;
+  throw Failure{"VULKAN_FEATURES", "the device has no compute queue"};
 }
 
 void createDeviceObjects(Context& c, uint32_t family, const Options& options) {
@@ -355,29 +331,27 @@ void createDeviceObjects(Context& c, uint32_t family, const Options& options) {
 }
 
 Napi::Object createDevice(Context& c, const Options& options) {
-  uint32_t count = 0;
-  c.check(c.fn.EnumerateDeviceExtensionProperties(c.physical, nullptr, &count, nullptr), "vkEnumerateDeviceExtensionProperties");
-  std::vector<vk::ExtensionProperties> available(count);
-  c.check(c.fn.EnumerateDeviceExtensionProperties(c.physical, nullptr, &count, available.data()), "vkEnumerateDeviceExtensionProperties");
-  const bool hostImport = hasExtension(available, "VK_EXT_external_memory_host");
-  const bool cooperative = hasExtension(available, "VK_KHR_cooperative_matrix");
-  c.budget = hasExtension(available, "VK_EXT_memory_budget");
+  using Extension = vk::ExtensionProperties;
+  const auto available = listOf<Extension>([&c](uint32_t* n, Extension* p) { c.check(c.fn.EnumerateDeviceExtensionProperties(c.physical, nullptr, n, p), "vkEnumerateDeviceExtensionProperties"); });
   std::vector<const char*> extensions;
-  if (hostImport) extensions.push_back("VK_EXT_external_memory_host");
-  if (c.budget) extensions.push_back("VK_EXT_memory_budget");
-  if (cooperative) extensions.push_back("VK_KHR_cooperative_matrix");
+  const auto enable = [&](const char* name) {
+    const bool found = std::any_of(available.begin(), available.end(), [name](const Extension& e) { return !std::strcmp(e.extensionName, name); });
+    if (found) extensions.push_back(name);
+    return found;
+  };
+  const bool hostImport = enable("VK_EXT_external_memory_host"), cooperative = enable("VK_KHR_cooperative_matrix"), bfloat = enable("VK_KHR_shader_bfloat16");
+  c.budget = enable("VK_EXT_memory_budget");
 
   const Properties properties(c, c.physical, hostImport);
   if (properties.all.properties.apiVersion < vk::API_VERSION_1_3) throw Failure{"VULKAN_TOO_OLD", std::string(properties.all.properties.deviceName) + " offers less than Vulkan 1.3"};
-  Features has, wanted;
+  Features has(cooperative, bfloat), wanted(cooperative, bfloat);
   c.fn.GetPhysicalDeviceFeatures2(c.physical, &has.all);
   if (!has.v12.timelineSemaphore || !has.v12.bufferDeviceAddress || !has.v13.synchronization2)
     throw Failure{"VULKAN_FEATURES", std::string(properties.all.properties.deviceName) + " lacks timeline semaphores, buffer device addresses or synchronization2"};
 #define X(part, name) wanted.part.name = has.part.name;
   FEATURES(X)
+  EXTENSION_FEATURES(X)
 #undef X
-  vk::PhysicalDeviceCooperativeMatrixFeaturesKHR matrix{vk::STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR, nullptr, 1, 0};
-  if (cooperative) wanted.v13.pNext = &matrix;
 
   c.limits = properties.all.properties.limits;
   c.maxBufferSize = properties.v13.maxBufferSize;
@@ -387,7 +361,6 @@ Napi::Object createDevice(Context& c, const Options& options) {
   c.subgroupControl = has.v13.subgroupSizeControl != 0;
   c.fullSubgroups = has.v13.computeFullSubgroups != 0;
   vk::PhysicalDeviceMemoryProperties2 memory{};
-  memory.sType = vk::STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2;
   c.fn.GetPhysicalDeviceMemoryProperties2(c.physical, &memory);
   c.heaps = memory.memoryProperties;
 
@@ -395,7 +368,6 @@ Napi::Object createDevice(Context& c, const Options& options) {
   const float priority = 1;
   vk::DeviceQueueCreateInfo queue{vk::STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO, nullptr, 0, family, 1, &priority};
   vk::DeviceCreateInfo info{};
-  info.sType = vk::STRUCTURE_TYPE_DEVICE_CREATE_INFO;
   info.pNext = &wanted.all;
   info.queueCreateInfoCount = 1;
   info.pQueueCreateInfos = &queue;
@@ -405,7 +377,7 @@ Napi::Object createDevice(Context& c, const Options& options) {
   resolveDevice(c);
   createDeviceObjects(c, family, options);
   c.loseAfter = options.loseAfter;
-  return describe(c, properties, has, cooperative);
+  return describe(c, properties, has);
 }
 
 }  // namespace
@@ -451,9 +423,7 @@ Napi::Value closeDevice(Context& c, const Info& info) {
 Napi::Value memoryInfo(Context& c, const Info& info) {
   c.requireDevice();
   vk::PhysicalDeviceMemoryBudgetPropertiesEXT budget{};
-  budget.sType = vk::STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT;
   vk::PhysicalDeviceMemoryProperties2 memory{};
-  memory.sType = vk::STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2;
   if (c.budget) memory.pNext = &budget;
   c.fn.GetPhysicalDeviceMemoryProperties2(c.physical, &memory);
   const uint32_t heaps = memory.memoryProperties.memoryHeapCount;
@@ -475,26 +445,25 @@ Napi::Value takeMessages(Context& c, const Info& info) {
   return out;
 }
 
-void Context::requireDevice() const {
+void Context::requireOpen() const {
   if (!device) throw Failure{"DEVICE_NOT_OPEN", "no device is open"};
+}
+
+void Context::requireDevice() const {
+  requireOpen();
   if (lost) throw Failure{"DEVICE_LOST", "the device is lost"};
+}
+
+Failure failureOf(vk::Result result, const char* what) {
+  const bool memory = result == vk::ERROR_OUT_OF_DEVICE_MEMORY || result == vk::ERROR_TOO_MANY_OBJECTS;
+  const char* code = memory ? "OUT_OF_DEVICE_MEMORY" : result == vk::ERROR_DEVICE_LOST ? "DEVICE_LOST" : result == vk::ERROR_OUT_OF_HOST_MEMORY ? "OUT_OF_HOST_MEMORY" : "VULKAN_ERROR";
+  return {code, std::string(what) + " failed with VkResult " + std::to_string(result)};
 }
 
 void Context::check(vk::Result result, const char* what) {
   if (result >= 0) return;
-  const std::string text = std::string(what) + " failed with VkResult " + std::to_string(result);
-  switch (result) {
-    case vk::ERROR_DEVICE_LOST:
-      lost = true;
-      throw Failure{"DEVICE_LOST", text};
-    case vk::ERROR_OUT_OF_DEVICE_MEMORY:
-    case vk::ERROR_TOO_MANY_OBJECTS:
-      throw Failure{"OUT_OF_DEVICE_MEMORY", text};
-    case vk::ERROR_OUT_OF_HOST_MEMORY:
-      throw Failure{"OUT_OF_HOST_MEMORY", text};
-    default:
-      throw Failure{"VULKAN_ERROR", text};
-  }
+  if (result == vk::ERROR_DEVICE_LOST) lost = true;
+  throw failureOf(result, what);
 }
 
 void Context::close(bool javascript) {
@@ -508,27 +477,18 @@ void Context::close(bool javascript) {
   stopWaiter(javascript);
   inFlight.clear();
   recorded.clear();
-  retired.clear();
   freeBuffers.clear();
-  for (auto& b : buffers) {
+  for (auto& b : buffers)
     if (javascript && b && !b->view.IsEmpty()) napi_detach_arraybuffer(env, b->view.Value());
-  }
   buffers.clear();
-  for (auto& p : pipelines) {
+  for (auto& p : pipelines)
     if (p) p->release();
-  }
   pipelines.clear();
-  if (device && fn.DestroyDevice) {
-    if (queryPool) fn.DestroyQueryPool(device, queryPool, nullptr);
-    if (pipelineCache) fn.DestroyPipelineCache(device, pipelineCache, nullptr);
-    if (commandPool) fn.DestroyCommandPool(device, commandPool, nullptr);
-    if (timeline) fn.DestroySemaphore(device, timeline, nullptr);
-    fn.DestroyDevice(device, nullptr);
-  }
-  queryPool = nullptr;
-  pipelineCache = nullptr;
-  commandPool = nullptr;
-  timeline = nullptr;
+  drop(queryPool, fn.DestroyQueryPool);
+  drop(pipelineCache, fn.DestroyPipelineCache);
+  drop(commandPool, fn.DestroyCommandPool);
+  drop(timeline, fn.DestroySemaphore);
+  if (device && fn.DestroyDevice) fn.DestroyDevice(device, nullptr);
   queue = nullptr;
   device = nullptr;
   physical = nullptr;

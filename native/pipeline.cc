@@ -49,8 +49,6 @@ void build(Context& c, PipelineObject& p, const PipelineSpec& spec) {
   vk::ShaderModule module = nullptr;
   c.check(c.fn.CreateShaderModule(c.device, &moduleInfo, nullptr, &module), "vkCreateShaderModule");
   vk::ComputePipelineCreateInfo info{};
-  info.sType = vk::STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO;
-  info.stage.sType = vk::STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO;
   if (spec.subgroupSize) {
     info.stage.pNext = &subgroup;
     if (c.fullSubgroups) info.stage.flags = vk::PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT;
@@ -67,16 +65,6 @@ void build(Context& c, PipelineObject& p, const PipelineSpec& spec) {
   p.pushBytes = spec.pushBytes;
 }
 
-uint32_t remember(Context& c, const std::shared_ptr<PipelineObject>& p) {
-  for (uint32_t i = 0; i < c.pipelines.size(); i++) {
-    if (c.pipelines[i]) continue;
-    c.pipelines[i] = p;
-    return i;
-  }
-  c.pipelines.push_back(p);
-  return static_cast<uint32_t>(c.pipelines.size() - 1);
-}
-
 // The pipeline stands in the table from the start, not ready, so that closing the device finds it.
 struct Compilation : Napi::AsyncWorker {
   Context& context;
@@ -87,10 +75,8 @@ struct Compilation : Napi::AsyncWorker {
   Napi::Promise::Deferred deferred;
   Failure failure;
 
-  Compilation(Context& c, PipelineSpec s) : AsyncWorker(c.env), context(c), spec(std::move(s)), pipeline(std::make_shared<PipelineObject>(c)), id(0), deferred(c.env) {
-    id = remember(c, pipeline);
-    std::lock_guard<std::mutex> lock(c.compileMutex);
-    generation = c.generation;
+  Compilation(Context& c, PipelineSpec s) : AsyncWorker(c.env), context(c), spec(std::move(s)), pipeline(std::make_shared<PipelineObject>(c)), id(0), generation(c.generation), deferred(c.env) {
+    id = remember(c.pipelines, pipeline);
   }
 
   void Execute() override {
@@ -113,11 +99,7 @@ struct Compilation : Napi::AsyncWorker {
 
   void OnOK() override {
     Napi::HandleScope scope(Env());
-    bool closed;
-    {
-      std::lock_guard<std::mutex> lock(context.compileMutex);
-      closed = generation != context.generation;
-    }
+    const bool closed = generation != context.generation;
     if (closed) failure = {"DEVICE_CLOSED", "the device was closed"};
     if (failure.code.empty()) {
       pipeline->ready = true;
@@ -132,14 +114,12 @@ struct Compilation : Napi::AsyncWorker {
 }  // namespace
 
 void PipelineObject::release() {
-  if (pipeline) context.fn.DestroyPipeline(context.device, pipeline, nullptr);
-  if (layout) context.fn.DestroyPipelineLayout(context.device, layout, nullptr);
-  pipeline = nullptr;
-  layout = nullptr;
+  context.drop(pipeline, context.fn.DestroyPipeline);
+  context.drop(layout, context.fn.DestroyPipelineLayout);
 }
 
-std::shared_ptr<PipelineObject> Context::pipelineAt(uint32_t id) const {
-  if (id >= pipelines.size() || !pipelines[id] || !pipelines[id]->ready) throw Failure{"BAD_ID", "no pipeline " + std::to_string(id)};
+std::shared_ptr<PipelineObject> Context::pipelineAt(uint32_t id) {
+  if (!entryAt(pipelines, id, "pipeline")->ready) throw Failure{"BAD_ID", "pipeline " + std::to_string(id) + " is being made"};
   return pipelines[id];
 }
 
@@ -148,7 +128,7 @@ Napi::Value createPipeline(Context& c, const Info& info) {
   auto pipeline = std::make_shared<PipelineObject>(c);
   build(c, *pipeline, spec);
   pipeline->ready = true;
-  return Napi::Number::New(info.Env(), remember(c, pipeline));
+  return number(c.env, remember(c.pipelines, pipeline));
 }
 
 Napi::Value createPipelineAsync(Context& c, const Info& info) {
@@ -159,11 +139,11 @@ Napi::Value createPipelineAsync(Context& c, const Info& info) {
 }
 
 Napi::Value destroyPipeline(Context& c, const Info& info) {
-  if (!c.device) throw Failure{"DEVICE_NOT_OPEN", "no device is open"};
+  c.requireOpen();
   const uint32_t id = uint32Argument(info[0], "pipeline");
-  c.retired.push_back({c.submitted, c.pipelineAt(id)});
+  auto pipeline = c.pipelineAt(id);
   c.pipelines[id].reset();
-  if (!c.lost) c.collect();
+  c.retire(std::move(pipeline));
   return info.Env().Undefined();
 }
 

@@ -77,10 +77,6 @@ class Decoder {
     commands_.used.push_back(b);
     return *b;
   }
-  static void range(const BufferObject& b, uint64_t offset, uint64_t bytes) {
-    if (offset > b.size || bytes > b.size - offset) throw Failure{"BAD_RANGE", std::to_string(bytes) + " bytes at " + std::to_string(offset) + " of a buffer of " + std::to_string(b.size)};
-  }
-
   std::shared_ptr<PipelineObject> bind() {
     auto p = c_.pipelineAt(next());
     if (bound_ != p->pipeline) {
@@ -110,14 +106,13 @@ class Decoder {
     BufferObject& b = buffer();
     const uint64_t offset = next64();
     if (offset % 4) throw Failure{"BAD_RANGE", "the offset of an indirect dispatch must be a multiple of 4"};
-    range(b, offset, 12);
+    b.requireRange(offset, 12);
     push(*p);
     c_.fn.CmdDispatchIndirect(commands_.buffer, b.buffer, offset);
   }
   void barrier(vk::Flags64 sourceStage, vk::Flags64 sourceAccess, vk::Flags64 targetStage, vk::Flags64 targetAccess) {
     vk::MemoryBarrier2 memory{vk::STRUCTURE_TYPE_MEMORY_BARRIER_2, nullptr, sourceStage, sourceAccess, targetStage, targetAccess};
     vk::DependencyInfo info{};
-    info.sType = vk::STRUCTURE_TYPE_DEPENDENCY_INFO;
     info.memoryBarrierCount = 1;
     info.pMemoryBarriers = &memory;
     c_.fn.CmdPipelineBarrier2(commands_.buffer, &info);
@@ -128,8 +123,8 @@ class Decoder {
     BufferObject& target = buffer();
     const uint64_t to = next64();
     const uint64_t bytes = next64();
-    range(source, from, bytes);
-    range(target, to, bytes);
+    source.requireRange(from, bytes);
+    target.requireRange(to, bytes);
     if (bytes == 0) return;
     if (&source == &target && from < to + bytes && to < from + bytes) throw Failure{"BAD_RANGE", "a copy within one buffer overlaps itself"};
     const vk::BufferCopy region{from, to, bytes};
@@ -140,7 +135,7 @@ class Decoder {
     const uint64_t offset = next64();
     const uint64_t bytes = next64();
     const uint32_t value = next();
-    range(b, offset, bytes);
+    b.requireRange(offset, bytes);
     if (offset % 4 || bytes % 4) throw Failure{"BAD_RANGE", "a fill must begin and end at multiples of 4 bytes"};
     if (bytes) c_.fn.CmdFillBuffer(commands_.buffer, b.buffer, offset, bytes, value);
   }
@@ -149,7 +144,7 @@ class Decoder {
     const uint64_t offset = next64();
     const uint32_t n = next();
     const uint32_t* data = take(n);
-    range(b, offset, static_cast<uint64_t>(n) * 4);
+    b.requireRange(offset, static_cast<uint64_t>(n) * 4);
     if (offset % 4 || n > 16384) throw Failure{"BAD_RANGE", "an update takes at most 65536 bytes at a multiple of 4"};
     if (n) c_.fn.CmdUpdateBuffer(commands_.buffer, b.buffer, offset, static_cast<uint64_t>(n) * 4, data);
   }
@@ -201,18 +196,12 @@ uint64_t submitBuffer(Context& c, vk::CommandBuffer buffer) {
   vk::CommandBufferSubmitInfo commands{vk::STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO, nullptr, buffer, 0};
   vk::SemaphoreSubmitInfo signal{vk::STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO, nullptr, c.timeline, c.submitted + 1, vk::PIPELINE_STAGE_2_ALL_COMMANDS_BIT, 0};
   vk::SubmitInfo2 info{};
-  info.sType = vk::STRUCTURE_TYPE_SUBMIT_INFO_2;
   info.commandBufferInfoCount = 1;
   info.pCommandBufferInfos = &commands;
   info.signalSemaphoreInfoCount = 1;
   info.pSignalSemaphoreInfos = &signal;
   c.check(c.fn.QueueSubmit2(c.queue, 1, &info, nullptr), "vkQueueSubmit2");
   return ++c.submitted;
-}
-
-Commands& recordedAt(Context& c, uint32_t id) {
-  if (id >= c.recorded.size() || !c.recorded[id]) throw Failure{"BAD_ID", "no recorded commands " + std::to_string(id)};
-  return *c.recorded[id];
 }
 
 vk::Result waitFor(Context& c, uint64_t value, uint64_t nanoseconds) {
@@ -235,9 +224,9 @@ struct Delivery {
 };
 
 void settle(Napi::Env env, const Napi::Promise::Deferred& deferred, vk::Result result) {
-  if (result >= 0) deferred.Resolve(env.Undefined());
-  else if (result == vk::ERROR_DEVICE_LOST) deferred.Reject(codedError(env, "DEVICE_LOST", "the device is lost").Value());
-  else deferred.Reject(codedError(env, "VULKAN_ERROR", "vkWaitSemaphores failed with VkResult " + std::to_string(result)).Value());
+  if (result >= 0) return deferred.Resolve(env.Undefined());
+  const Failure failure = failureOf(result, "vkWaitSemaphores");
+  deferred.Reject(codedError(env, failure.code, failure.message).Value());
 }
 
 void deliver(napi_env env, napi_value, void*, void* data) {
@@ -246,7 +235,7 @@ void deliver(napi_env env, napi_value, void*, void* data) {
   Napi::HandleScope scope(env);
   Waiter& waiter = delivery->context->waiter;
   if (--waiter.outstanding == 0) napi_unref_threadsafe_function(env, waiter.deliver);
-  settle(env, delivery->deferred, delivery->result);
+  try { settle(env, delivery->deferred, delivery->result); } catch (...) {}  // The environment is ending: nobody waits any more.
 }
 
 // In slices, so that the thread also sees earlier values, the end, and a simulated loss.
@@ -298,7 +287,7 @@ void Context::stopWaiter(bool javascript) {
     waiter.thread.join();
   }
   for (auto& entry : waiter.waiting) {
-    if (!javascript) continue;
+    if (!javascript) break;
     entry.second.Reject(codedError(env, "DEVICE_CLOSED", "the device was closed").Value());
     if (--waiter.outstanding == 0) napi_unref_threadsafe_function(env, waiter.deliver);
   }
@@ -315,29 +304,23 @@ Napi::Value submit(Context& c, const Info& info) {
   }
   const double value = static_cast<double>(commands.busyUntil);
   c.inFlight.push_back(std::move(commands));
-  return Napi::Number::New(info.Env(), value);
+  return number(c.env, value);
 }
 
 Napi::Value record(Context& c, const Info& info) {
   auto commands = std::make_unique<Commands>(decode(c, info, vk::COMMAND_BUFFER_USAGE_SIMULTANEOUS_USE_BIT));
-  for (size_t i = 0; i < c.recorded.size(); i++) {
-    if (c.recorded[i]) continue;
-    c.recorded[i] = std::move(commands);
-    return Napi::Number::New(info.Env(), static_cast<double>(i));
-  }
-  c.recorded.push_back(std::move(commands));
-  return Napi::Number::New(info.Env(), static_cast<double>(c.recorded.size() - 1));
+  return number(c.env, remember(c.recorded, std::move(commands)));
 }
 
 Napi::Value replay(Context& c, const Info& info) {
   c.requireDevice();
-  return Napi::Number::New(info.Env(), static_cast<double>(submitBuffer(c, recordedAt(c, uint32Argument(info[0], "commands")).buffer)));
+  return number(info.Env(), static_cast<double>(submitBuffer(c, entryAt(c.recorded, uint32Argument(info[0], "commands"), "recorded commands")->buffer)));
 }
 
 Napi::Value freeCommands(Context& c, const Info& info) {
-  if (!c.device) throw Failure{"DEVICE_NOT_OPEN", "no device is open"};
+  c.requireOpen();
   const uint32_t id = uint32Argument(info[0], "commands");
-  Commands& commands = recordedAt(c, id);
+  Commands& commands = *entryAt(c.recorded, id, "recorded commands");
   commands.busyUntil = c.submitted;
   c.inFlight.push_back(std::move(commands));
   c.recorded[id].reset();
@@ -347,7 +330,7 @@ Napi::Value freeCommands(Context& c, const Info& info) {
 Napi::Value completed(Context& c, const Info& info) {
   c.requireDevice();
   c.collect();
-  return Napi::Number::New(info.Env(), static_cast<double>(c.completedValue()));
+  return number(info.Env(), static_cast<double>(c.completedValue()));
 }
 
 Napi::Value waitSync(Context& c, const Info& info) {

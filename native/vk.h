@@ -81,6 +81,7 @@ constexpr StructureType STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2 = 100
 constexpr StructureType STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO = 1000060000;
 constexpr StructureType STRUCTURE_TYPE_EXTERNAL_MEMORY_BUFFER_CREATE_INFO = 1000072000;
 constexpr StructureType STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT = 1000128004;
+constexpr StructureType STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_BFLOAT16_FEATURES_KHR = 1000141000;
 constexpr StructureType STRUCTURE_TYPE_IMPORT_MEMORY_HOST_POINTER_INFO_EXT = 1000178000;
 constexpr StructureType STRUCTURE_TYPE_MEMORY_HOST_POINTER_PROPERTIES_EXT = 1000178001;
 constexpr StructureType STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_MEMORY_HOST_PROPERTIES_EXT = 1000178002;
@@ -142,22 +143,22 @@ constexpr Flags DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT = 2;
 constexpr Flags DEBUG_UTILS_MESSAGE_TYPE_PERFORMANCE_BIT_EXT = 4;
 // values:end
 
-// Members whose names begin with `gap` stand for those that are not used.
+// Members whose names begin with `gap` stand for those that are not used. Those that are extensible know their own type.
 // structs:begin
-struct ApplicationInfo { StructureType sType; const void* pNext; const char* pApplicationName; uint32_t applicationVersion; const char* pEngineName; uint32_t engineVersion; uint32_t apiVersion; };
+struct ApplicationInfo { StructureType sType = STRUCTURE_TYPE_APPLICATION_INFO; const void* pNext; const char* pApplicationName; uint32_t applicationVersion; const char* pEngineName; uint32_t engineVersion; uint32_t apiVersion; };
 struct InstanceCreateInfo {
-  StructureType sType; const void* pNext; Flags flags; const ApplicationInfo* pApplicationInfo; uint32_t enabledLayerCount; const char* const* ppEnabledLayerNames;
+  StructureType sType = STRUCTURE_TYPE_INSTANCE_CREATE_INFO; const void* pNext; Flags flags; const ApplicationInfo* pApplicationInfo; uint32_t enabledLayerCount; const char* const* ppEnabledLayerNames;
   uint32_t enabledExtensionCount; const char* const* ppEnabledExtensionNames;
 };
 struct LayerProperties { char layerName[256]; uint32_t specVersion; uint32_t implementationVersion; char description[256]; };
 struct ExtensionProperties { char extensionName[256]; uint32_t specVersion; };
 struct ValidationFeaturesEXT {
-  StructureType sType; const void* pNext; uint32_t enabledValidationFeatureCount; const int32_t* pEnabledValidationFeatures; uint32_t disabledValidationFeatureCount;
+  StructureType sType = STRUCTURE_TYPE_VALIDATION_FEATURES_EXT; const void* pNext; uint32_t enabledValidationFeatureCount; const int32_t* pEnabledValidationFeatures; uint32_t disabledValidationFeatureCount;
   const int32_t* pDisabledValidationFeatures;
 };
 struct DebugUtilsMessengerCallbackDataEXT { StructureType sType; const void* pNext; Flags flags; const char* pMessageIdName; int32_t messageIdNumber; const char* pMessage; uint64_t gapRest[6]; };
 struct DebugUtilsMessengerCreateInfoEXT {
-  StructureType sType; const void* pNext; Flags flags; Flags messageSeverity; Flags messageType;
+  StructureType sType = STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT; const void* pNext; Flags flags; Flags messageSeverity; Flags messageType;
   Bool32 (VK_CALL *pfnUserCallback)(Flags, Flags, const DebugUtilsMessengerCallbackDataEXT*, void*); void* pUserData;
 };
 struct PhysicalDeviceLimits {
@@ -169,80 +170,87 @@ struct PhysicalDeviceProperties {
   uint32_t apiVersion; uint32_t driverVersion; uint32_t vendorID; uint32_t deviceID; int32_t deviceType; char deviceName[256]; uint8_t pipelineCacheUUID[16]; PhysicalDeviceLimits limits;
   uint32_t gapSparse[6];
 };
-struct PhysicalDeviceProperties2 { StructureType sType; void* pNext; PhysicalDeviceProperties properties; };
+struct PhysicalDeviceProperties2 { StructureType sType = STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2; void* pNext; PhysicalDeviceProperties properties; };
 struct PhysicalDeviceVulkan11Properties {
-  StructureType sType; void* pNext; uint8_t deviceUUID[16]; uint32_t gapIds[8]; uint32_t subgroupSize; Flags subgroupSupportedStages; Flags subgroupSupportedOperations; uint32_t gapViews[7];
+  StructureType sType = STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_PROPERTIES; void* pNext; uint8_t deviceUUID[16]; uint32_t gapIds[8]; uint32_t subgroupSize; Flags subgroupSupportedStages; Flags subgroupSupportedOperations; uint32_t gapViews[7];
   DeviceSize maxMemoryAllocationSize;
 };
 struct PhysicalDeviceVulkan12Properties {
-  StructureType sType; void* pNext; int32_t driverID; char driverName[256]; char driverInfo[256]; uint32_t gapControls[4]; Bool32 shaderSignedZeroInfNanPreserveFloat32;
+  StructureType sType = STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_PROPERTIES; void* pNext; int32_t driverID; char driverName[256]; char driverInfo[256]; uint32_t gapControls[4]; Bool32 shaderSignedZeroInfNanPreserveFloat32;
   Bool32 shaderSignedZeroInfNanPreserveFloat64; Bool32 gapDenorm16; Bool32 shaderDenormPreserveFloat32; Bool32 shaderDenormPreserveFloat64; uint32_t gapRest[42];
 };
-struct PhysicalDeviceVulkan13Properties { StructureType sType; void* pNext; uint32_t minSubgroupSize; uint32_t maxSubgroupSize; uint32_t gapDots[46]; DeviceSize maxBufferSize; };
-struct PhysicalDeviceExternalMemoryHostPropertiesEXT { StructureType sType; void* pNext; DeviceSize minImportedHostPointerAlignment; };
+struct PhysicalDeviceVulkan13Properties { StructureType sType = STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_PROPERTIES; void* pNext; uint32_t minSubgroupSize; uint32_t maxSubgroupSize; uint32_t gapDots[46]; DeviceSize maxBufferSize; };
+struct PhysicalDeviceExternalMemoryHostPropertiesEXT { StructureType sType = STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_MEMORY_HOST_PROPERTIES_EXT; void* pNext; DeviceSize minImportedHostPointerAlignment; };
 struct PhysicalDeviceFeatures { Bool32 gapFirst[39]; Bool32 shaderFloat64; Bool32 shaderInt64; Bool32 shaderInt16; Bool32 gapRest[13]; };
-struct PhysicalDeviceFeatures2 { StructureType sType; void* pNext; PhysicalDeviceFeatures features; };
-struct PhysicalDeviceVulkan11Features { StructureType sType; void* pNext; Bool32 storageBuffer16BitAccess; Bool32 uniformAndStorageBuffer16BitAccess; Bool32 gapRest[10]; };
+struct PhysicalDeviceFeatures2 { StructureType sType = STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2; void* pNext; PhysicalDeviceFeatures features; };
+struct PhysicalDeviceVulkan11Features { StructureType sType = STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES; void* pNext; Bool32 storageBuffer16BitAccess; Bool32 uniformAndStorageBuffer16BitAccess; Bool32 gapRest[10]; };
 struct PhysicalDeviceVulkan12Features {
-  StructureType sType; void* pNext; Bool32 gapFirst[2]; Bool32 storageBuffer8BitAccess; Bool32 uniformAndStorageBuffer8BitAccess; Bool32 gapAtomics[3]; Bool32 shaderFloat16; Bool32 shaderInt8;
+  StructureType sType = STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES; void* pNext; Bool32 gapFirst[2]; Bool32 storageBuffer8BitAccess; Bool32 uniformAndStorageBuffer8BitAccess; Bool32 gapAtomics[3]; Bool32 shaderFloat16; Bool32 shaderInt8;
   Bool32 gapIndexing[22]; Bool32 scalarBlockLayout; Bool32 gapLayouts[2]; Bool32 shaderSubgroupExtendedTypes; Bool32 gapDepth; Bool32 hostQueryReset; Bool32 timelineSemaphore;
   Bool32 bufferDeviceAddress; Bool32 gapCapture[2]; Bool32 vulkanMemoryModel; Bool32 vulkanMemoryModelDeviceScope; Bool32 gapRest[5];
 };
 struct PhysicalDeviceVulkan13Features {
-  StructureType sType; void* pNext; Bool32 gapFirst[7]; Bool32 subgroupSizeControl; Bool32 computeFullSubgroups; Bool32 synchronization2; Bool32 gapTextures[3]; Bool32 shaderIntegerDotProduct;
+  StructureType sType = STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES; void* pNext; Bool32 gapFirst[7]; Bool32 subgroupSizeControl; Bool32 computeFullSubgroups; Bool32 synchronization2; Bool32 gapTextures[3]; Bool32 shaderIntegerDotProduct;
   Bool32 maintenance4; Bool32 gapPadding;
 };
-struct PhysicalDeviceCooperativeMatrixFeaturesKHR { StructureType sType; void* pNext; Bool32 cooperativeMatrix; Bool32 cooperativeMatrixRobustBufferAccess; };
+struct PhysicalDeviceCooperativeMatrixFeaturesKHR { StructureType sType = STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR; void* pNext; Bool32 cooperativeMatrix; Bool32 cooperativeMatrixRobustBufferAccess; };
+struct PhysicalDeviceShaderBfloat16FeaturesKHR {
+  StructureType sType = STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_BFLOAT16_FEATURES_KHR; void* pNext; Bool32 shaderBFloat16Type; Bool32 shaderBFloat16DotProduct; Bool32 shaderBFloat16CooperativeMatrix;
+};
 struct CooperativeMatrixPropertiesKHR {
-  StructureType sType; void* pNext; uint32_t MSize; uint32_t NSize; uint32_t KSize; int32_t AType; int32_t BType; int32_t CType; int32_t ResultType; Bool32 saturatingAccumulation; int32_t scope;
+  StructureType sType = STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR; void* pNext; uint32_t MSize; uint32_t NSize; uint32_t KSize; int32_t AType; int32_t BType; int32_t CType; int32_t ResultType; Bool32 saturatingAccumulation; int32_t scope;
 };
 struct MemoryType { Flags propertyFlags; uint32_t heapIndex; };
 struct MemoryHeap { DeviceSize size; Flags flags; };
 struct PhysicalDeviceMemoryProperties { uint32_t memoryTypeCount; MemoryType memoryTypes[32]; uint32_t memoryHeapCount; MemoryHeap memoryHeaps[16]; };
-struct PhysicalDeviceMemoryProperties2 { StructureType sType; void* pNext; PhysicalDeviceMemoryProperties memoryProperties; };
-struct PhysicalDeviceMemoryBudgetPropertiesEXT { StructureType sType; void* pNext; DeviceSize heapBudget[16]; DeviceSize heapUsage[16]; };
+struct PhysicalDeviceMemoryProperties2 { StructureType sType = STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2; void* pNext; PhysicalDeviceMemoryProperties memoryProperties; };
+struct PhysicalDeviceMemoryBudgetPropertiesEXT { StructureType sType = STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT; void* pNext; DeviceSize heapBudget[16]; DeviceSize heapUsage[16]; };
 struct QueueFamilyProperties { Flags queueFlags; uint32_t queueCount; uint32_t timestampValidBits; uint32_t gapGranularity[3]; };
-struct DeviceQueueCreateInfo { StructureType sType; const void* pNext; Flags flags; uint32_t queueFamilyIndex; uint32_t queueCount; const float* pQueuePriorities; };
+struct DeviceQueueCreateInfo { StructureType sType = STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO; const void* pNext; Flags flags; uint32_t queueFamilyIndex; uint32_t queueCount; const float* pQueuePriorities; };
 struct DeviceCreateInfo {
-  StructureType sType; const void* pNext; Flags flags; uint32_t queueCreateInfoCount; const DeviceQueueCreateInfo* pQueueCreateInfos; uint32_t enabledLayerCount;
+  StructureType sType = STRUCTURE_TYPE_DEVICE_CREATE_INFO; const void* pNext; Flags flags; uint32_t queueCreateInfoCount; const DeviceQueueCreateInfo* pQueueCreateInfos; uint32_t enabledLayerCount;
   const char* const* ppEnabledLayerNames; uint32_t enabledExtensionCount; const char* const* ppEnabledExtensionNames; const PhysicalDeviceFeatures* pEnabledFeatures;
 };
-struct MemoryAllocateInfo { StructureType sType; const void* pNext; DeviceSize allocationSize; uint32_t memoryTypeIndex; };
-struct MemoryAllocateFlagsInfo { StructureType sType; const void* pNext; Flags flags; uint32_t deviceMask; };
-struct ImportMemoryHostPointerInfoEXT { StructureType sType; const void* pNext; Flags handleType; void* pHostPointer; };
-struct MemoryHostPointerPropertiesEXT { StructureType sType; void* pNext; uint32_t memoryTypeBits; };
+struct MemoryAllocateInfo { StructureType sType = STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO; const void* pNext; DeviceSize allocationSize; uint32_t memoryTypeIndex; };
+struct MemoryAllocateFlagsInfo { StructureType sType = STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO; const void* pNext; Flags flags; uint32_t deviceMask; };
+struct ImportMemoryHostPointerInfoEXT { StructureType sType = STRUCTURE_TYPE_IMPORT_MEMORY_HOST_POINTER_INFO_EXT; const void* pNext; Flags handleType; void* pHostPointer; };
+struct MemoryHostPointerPropertiesEXT { StructureType sType = STRUCTURE_TYPE_MEMORY_HOST_POINTER_PROPERTIES_EXT; void* pNext; uint32_t memoryTypeBits; };
 struct MemoryRequirements { DeviceSize size; DeviceSize alignment; uint32_t memoryTypeBits; };
-struct BufferCreateInfo { StructureType sType; const void* pNext; Flags flags; DeviceSize size; Flags usage; int32_t sharingMode; uint32_t queueFamilyIndexCount; const uint32_t* pQueueFamilyIndices; };
-struct ExternalMemoryBufferCreateInfo { StructureType sType; const void* pNext; Flags handleTypes; };
-struct BufferDeviceAddressInfo { StructureType sType; const void* pNext; Buffer buffer; };
-struct ShaderModuleCreateInfo { StructureType sType; const void* pNext; Flags flags; size_t codeSize; const uint32_t* pCode; };
+struct BufferCreateInfo { StructureType sType = STRUCTURE_TYPE_BUFFER_CREATE_INFO; const void* pNext; Flags flags; DeviceSize size; Flags usage; int32_t sharingMode; uint32_t queueFamilyIndexCount; const uint32_t* pQueueFamilyIndices; };
+struct ExternalMemoryBufferCreateInfo { StructureType sType = STRUCTURE_TYPE_EXTERNAL_MEMORY_BUFFER_CREATE_INFO; const void* pNext; Flags handleTypes; };
+struct BufferDeviceAddressInfo { StructureType sType = STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO; const void* pNext; Buffer buffer; };
+struct ShaderModuleCreateInfo { StructureType sType = STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO; const void* pNext; Flags flags; size_t codeSize; const uint32_t* pCode; };
 struct PushConstantRange { Flags stageFlags; uint32_t offset; uint32_t size; };
-struct PipelineLayoutCreateInfo { StructureType sType; const void* pNext; Flags flags; uint32_t setLayoutCount; const void* pSetLayouts; uint32_t pushConstantRangeCount; const PushConstantRange* pPushConstantRanges; };
+struct PipelineLayoutCreateInfo { StructureType sType = STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO; const void* pNext; Flags flags; uint32_t setLayoutCount; const void* pSetLayouts; uint32_t pushConstantRangeCount; const PushConstantRange* pPushConstantRanges; };
 struct SpecializationMapEntry { uint32_t constantID; uint32_t offset; size_t size; };
 struct SpecializationInfo { uint32_t mapEntryCount; const SpecializationMapEntry* pMapEntries; size_t dataSize; const void* pData; };
-struct PipelineShaderStageRequiredSubgroupSizeCreateInfo { StructureType sType; void* pNext; uint32_t requiredSubgroupSize; };
-struct PipelineShaderStageCreateInfo { StructureType sType; const void* pNext; Flags flags; Flags stage; ShaderModule module; const char* pName; const SpecializationInfo* pSpecializationInfo; };
-struct ComputePipelineCreateInfo { StructureType sType; const void* pNext; Flags flags; PipelineShaderStageCreateInfo stage; PipelineLayout layout; Pipeline basePipelineHandle; int32_t basePipelineIndex; };
-struct PipelineCacheCreateInfo { StructureType sType; const void* pNext; Flags flags; size_t initialDataSize; const void* pInitialData; };
-struct CommandPoolCreateInfo { StructureType sType; const void* pNext; Flags flags; uint32_t queueFamilyIndex; };
-struct CommandBufferAllocateInfo { StructureType sType; const void* pNext; CommandPool commandPool; int32_t level; uint32_t commandBufferCount; };
-struct CommandBufferBeginInfo { StructureType sType; const void* pNext; Flags flags; const void* pInheritanceInfo; };
-struct MemoryBarrier2 { StructureType sType; const void* pNext; Flags64 srcStageMask; Flags64 srcAccessMask; Flags64 dstStageMask; Flags64 dstAccessMask; };
+struct PipelineShaderStageRequiredSubgroupSizeCreateInfo { StructureType sType = STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO; void* pNext; uint32_t requiredSubgroupSize; };
+struct PipelineShaderStageCreateInfo {
+  StructureType sType = STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO; const void* pNext; Flags flags; Flags stage; ShaderModule module; const char* pName; const SpecializationInfo* pSpecializationInfo;
+};
+struct ComputePipelineCreateInfo {
+  StructureType sType = STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO; const void* pNext; Flags flags; PipelineShaderStageCreateInfo stage; PipelineLayout layout; Pipeline basePipelineHandle; int32_t basePipelineIndex;
+};
+struct PipelineCacheCreateInfo { StructureType sType = STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO; const void* pNext; Flags flags; size_t initialDataSize; const void* pInitialData; };
+struct CommandPoolCreateInfo { StructureType sType = STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO; const void* pNext; Flags flags; uint32_t queueFamilyIndex; };
+struct CommandBufferAllocateInfo { StructureType sType = STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO; const void* pNext; CommandPool commandPool; int32_t level; uint32_t commandBufferCount; };
+struct CommandBufferBeginInfo { StructureType sType = STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO; const void* pNext; Flags flags; const void* pInheritanceInfo; };
+struct MemoryBarrier2 { StructureType sType = STRUCTURE_TYPE_MEMORY_BARRIER_2; const void* pNext; Flags64 srcStageMask; Flags64 srcAccessMask; Flags64 dstStageMask; Flags64 dstAccessMask; };
 struct DependencyInfo {
-  StructureType sType; const void* pNext; Flags dependencyFlags; uint32_t memoryBarrierCount; const MemoryBarrier2* pMemoryBarriers; uint32_t bufferMemoryBarrierCount;
+  StructureType sType = STRUCTURE_TYPE_DEPENDENCY_INFO; const void* pNext; Flags dependencyFlags; uint32_t memoryBarrierCount; const MemoryBarrier2* pMemoryBarriers; uint32_t bufferMemoryBarrierCount;
   const void* pBufferMemoryBarriers; uint32_t imageMemoryBarrierCount; const void* pImageMemoryBarriers;
 };
 struct BufferCopy { DeviceSize srcOffset; DeviceSize dstOffset; DeviceSize size; };
-struct SemaphoreTypeCreateInfo { StructureType sType; const void* pNext; int32_t semaphoreType; uint64_t initialValue; };
-struct SemaphoreCreateInfo { StructureType sType; const void* pNext; Flags flags; };
-struct SemaphoreWaitInfo { StructureType sType; const void* pNext; Flags flags; uint32_t semaphoreCount; const Semaphore* pSemaphores; const uint64_t* pValues; };
-struct SemaphoreSubmitInfo { StructureType sType; const void* pNext; Semaphore semaphore; uint64_t value; Flags64 stageMask; uint32_t deviceIndex; };
-struct CommandBufferSubmitInfo { StructureType sType; const void* pNext; CommandBuffer commandBuffer; uint32_t deviceMask; };
+struct SemaphoreTypeCreateInfo { StructureType sType = STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO; const void* pNext; int32_t semaphoreType; uint64_t initialValue; };
+struct SemaphoreCreateInfo { StructureType sType = STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO; const void* pNext; Flags flags; };
+struct SemaphoreWaitInfo { StructureType sType = STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO; const void* pNext; Flags flags; uint32_t semaphoreCount; const Semaphore* pSemaphores; const uint64_t* pValues; };
+struct SemaphoreSubmitInfo { StructureType sType = STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO; const void* pNext; Semaphore semaphore; uint64_t value; Flags64 stageMask; uint32_t deviceIndex; };
+struct CommandBufferSubmitInfo { StructureType sType = STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO; const void* pNext; CommandBuffer commandBuffer; uint32_t deviceMask; };
 struct SubmitInfo2 {
-  StructureType sType; const void* pNext; Flags flags; uint32_t waitSemaphoreInfoCount; const SemaphoreSubmitInfo* pWaitSemaphoreInfos; uint32_t commandBufferInfoCount;
+  StructureType sType = STRUCTURE_TYPE_SUBMIT_INFO_2; const void* pNext; Flags flags; uint32_t waitSemaphoreInfoCount; const SemaphoreSubmitInfo* pWaitSemaphoreInfos; uint32_t commandBufferInfoCount;
   const CommandBufferSubmitInfo* pCommandBufferInfos; uint32_t signalSemaphoreInfoCount; const SemaphoreSubmitInfo* pSignalSemaphoreInfos;
 };
-struct QueryPoolCreateInfo { StructureType sType; const void* pNext; Flags flags; int32_t queryType; uint32_t queryCount; Flags pipelineStatistics; };
+struct QueryPoolCreateInfo { StructureType sType = STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO; const void* pNext; Flags flags; int32_t queryType; uint32_t queryCount; Flags pipelineStatistics; };
 // structs:end
 
 using VoidFunction = void (VK_CALL *)();

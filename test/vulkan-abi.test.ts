@@ -15,17 +15,17 @@ const part = (name: string): string => {
 };
 const values = [...part("values").matchAll(/^constexpr \w+ (\w+) =/gm)].map((m) => m[1] as string);
 const structs = [...part("structs").matchAll(/^struct (\w+) \{([\s\S]*?)\};$/gm)].map((m) => {
-  // A member is the last name before ";", without the length of an array; a function pointer is named inside (*...).
+  // A member is the last name before ";", without the length of an array and the initial value; a function pointer is named inside (*...).
   const members = (m[2] as string)
     .split(";")
-    .map((s) => (/\*\s*(pfn\w+)\)/.exec(s) ?? /(\w+)(?:\[\w+\])?\s*$/.exec(s.trim()))?.[1])
+    .map((s) => (/\*\s*(pfn\w+)\)/.exec(s) ?? /(\w+)(?:\[\w+\])?(?: = \w+)?\s*$/.exec(s.trim()))?.[1])
     .filter((s): s is string => s !== undefined && !s.startsWith("gap"));
   return { name: m[1] as string, members };
 });
 
 /** The checks as a C++ program. Those of an extension that the header may be too old for come behind its macro. */
 function program(): string {
-  const newer = (name: string): boolean => /COOPERATIVE_MATRIX|CooperativeMatrix/.test(name);
+  const newer = (name: string): string | undefined => (/COOPERATIVE_MATRIX|CooperativeMatrix/.test(name) ? "cooperative_matrix" : /BFLOAT16|Bfloat16/.test(name) ? "shader_bfloat16" : undefined);
   const checks: [string, string][] = [
     ...values.map((v): [string, string] => [v, `static_assert(static_cast<long long>(vk::${v}) == static_cast<long long>(VK_${v}), "${v}");`]),
     ...structs.flatMap((s): [string, string][] => [
@@ -36,7 +36,7 @@ function program(): string {
       ]),
     ]),
   ];
-  const lines = checks.map(([name, text]) => (newer(name) ? `#ifdef VK_KHR_cooperative_matrix\n${text}\n#endif` : text));
+  const lines = checks.map(([name, text]) => (newer(name) ? `#ifdef VK_KHR_${newer(name)}\n${text}\n#endif` : text));
   return `#include <vulkan/vulkan_core.h>\n#include "${join(native, "vk.h")}"\n${lines.join("\n")}\n`;
 }
 

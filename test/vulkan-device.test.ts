@@ -5,15 +5,15 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, expect, test } from "vitest";
-import { type DeviceIdentity, loadAddon, loadAddonFrom } from "../src/backend/vulkan/addon.ts";
-import { addonReason, chooseDevice, distributionOf, probeReason, rankDevices } from "../src/backend/vulkan/device.ts";
+import { type DeviceIdentity, type DeviceInfo, loadAddon, loadAddonFrom } from "../src/backend/vulkan/addon.ts";
+import { addonReason, chooseDevice, distributionOf, maskFeatures, probeReason, rankDevices } from "../src/backend/vulkan/device.ts";
 import { cacheFile, readCache } from "../src/backend/vulkan/pipelines.ts";
 import { skipReason } from "./helpers/vulkan.ts";
 
-const device = (name: string, type: number): DeviceIdentity => ({
+const device = (name: string, type: number, minor = 3): DeviceIdentity => ({
   name,
   type,
-  apiVersion: 0,
+  apiVersion: (1 << 22) | (minor << 12),
   driver: "d",
   driverVersion: 1,
   vendorId: 0x10de,
@@ -38,6 +38,42 @@ test("MLX_VK_DEVICE is a number or part of a name", () => {
   expect(chooseDevice(devices, "5")).toMatchObject({ index: undefined });
   expect(chooseDevice([], "0")).toEqual({ index: undefined, reason: "MLX_VK_DEVICE=0 names no device; there are none" });
 });
+test("devices with less than Vulkan 1.3 are passed over, and named where there is nothing else", () => {
+  const old = device("Old GPU", 2, 2);
+  expect(chooseDevice([old, device("Intel Iris", 1)], "")).toEqual({ index: 1 });
+  expect(chooseDevice([old, device("Old GPU Pro", 2)], "old")).toEqual({ index: 1 });
+  const reason = "Old GPU offers only Vulkan 1.2, 1.3 is needed; update its driver";
+  expect(chooseDevice([old], "")).toEqual({ index: undefined, reason });
+  expect(chooseDevice([device("llvmpipe", 4), old], "")).toEqual({ index: undefined, reason });
+  for (const wanted of ["0", "old"]) expect(chooseDevice([old], wanted)).toEqual({ index: undefined, reason: `MLX_VK_DEVICE=${wanted}: ${reason}` });
+});
+
+test("MLX_VK_MASK takes features away, with what depends on them", () => {
+  const shape = { m: 16, n: 16, k: 16, a: 0, b: 0, c: 1, result: 1, scope: 3 };
+  const bfloat = { ...shape, a: 1000141000, b: 1000141000 };
+  const int8 = { ...shape, a: 3, b: 3, c: 5, result: 5 };
+  const names = ["shaderFloat16", "shaderFloat64", "shaderInt8", "vulkanMemoryModel", "hostImport", "cooperativeMatrix", "bfloat16", "subgroupSizeControl", "timelineSemaphore"];
+  const info = {
+    ...device("GPU", 2),
+    features: Object.fromEntries(names.map((n) => [n, true])),
+    limits: { importAlignment: 4096 },
+    subgroup: { size: 32, min: 8, max: 64, operations: 0 },
+    unified: false,
+    directUpload: true,
+    cooperativeMatrix: [shape, bfloat, int8],
+  } as unknown as DeviceInfo;
+  expect(maskFeatures(info, "")).toBe(info);
+  expect(maskFeatures(info, " cooperativeMatrix, ")).toMatchObject({ features: { cooperativeMatrix: false, bfloat16: false, shaderFloat16: true }, cooperativeMatrix: [], directUpload: true });
+  expect(maskFeatures(info, "vulkanMemoryModel").features).toMatchObject({ vulkanMemoryModel: false, cooperativeMatrix: false, bfloat16: false });
+  expect(maskFeatures(info, "bfloat16")).toMatchObject({ features: { bfloat16: false, cooperativeMatrix: true }, cooperativeMatrix: [shape, int8] });
+  expect(maskFeatures(info, "shaderFloat16").cooperativeMatrix).toEqual([bfloat, int8]);
+  expect(maskFeatures(info, "shaderInt8,directUpload")).toMatchObject({ cooperativeMatrix: [shape, bfloat], directUpload: false });
+  expect(maskFeatures(info, "hostImport,subgroupSizeControl")).toMatchObject({ limits: { importAlignment: 0 }, subgroup: { size: 32, min: 32, max: 32 } });
+  expect(info.features.cooperativeMatrix).toBe(true);
+  expect(() => maskFeatures(info, "shaderFloat16,float8")).toThrow(/MLX_VK_MASK=shaderFloat16,float8: there is no feature "float8"; there are shaderFloat16, /);
+  expect(() => maskFeatures(info, "timelineSemaphore")).toThrow(/no device is used without timelineSemaphore/);
+});
+
 test("a software rasterizer is used only when asked for", () => {
   const choice = chooseDevice([device("llvmpipe", 4)], "", "debian");
   expect(choice).toEqual({

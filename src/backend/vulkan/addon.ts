@@ -2,10 +2,11 @@
  * The native addon (native/), typed. It is loaded when first asked for; without it, or when it does not fit this system, there is a reason
  * in one line and nothing else of the package is touched.
  */
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import type { GpuFeature, MatrixShape } from "../../core/gpu.ts";
 
 /** Stable codes of the errors that the addon throws (property `code`). */
 export type VulkanErrorCode =
@@ -60,40 +61,15 @@ export interface DeviceInfo extends DeviceIdentity {
     readonly importAlignment: number;
     readonly timestampPeriod: number;
   };
-  readonly features: Readonly<Record<DeviceFeature, boolean>>;
+  readonly features: Readonly<Record<GpuFeature, boolean>>;
   readonly subgroup: { readonly size: number; readonly min: number; readonly max: number; readonly operations: number };
   /** Device memory is the host's memory. */
   readonly unified: boolean;
+  /** There is memory on the device that the host can write (kind 3). */
+  readonly directUpload: boolean;
   /** Shapes of cooperative matrices; component types and scope are Vulkan's numbers. */
-  readonly cooperativeMatrix: readonly { m: number; n: number; k: number; a: number; b: number; c: number; result: number; scope: number }[];
+  readonly cooperativeMatrix: readonly MatrixShape[];
 }
-
-export type DeviceFeature =
-  | "shaderFloat64"
-  | "shaderInt64"
-  | "shaderInt16"
-  | "storageBuffer16BitAccess"
-  | "storageBuffer8BitAccess"
-  | "shaderFloat16"
-  | "shaderInt8"
-  | "scalarBlockLayout"
-  | "shaderSubgroupExtendedTypes"
-  | "timelineSemaphore"
-  | "bufferDeviceAddress"
-  | "vulkanMemoryModel"
-  | "vulkanMemoryModelDeviceScope"
-  | "subgroupSizeControl"
-  | "computeFullSubgroups"
-  | "synchronization2"
-  | "shaderIntegerDotProduct"
-  | "maintenance4"
-  | "signedZeroInfNanPreserveFloat32"
-  | "signedZeroInfNanPreserveFloat64"
-  | "denormPreserveFloat32"
-  | "denormPreserveFloat64"
-  | "memoryBudget"
-  | "hostImport"
-  | "cooperativeMatrix";
 
 export type Probe =
   | { readonly ok: true; readonly loader: number; readonly devices: readonly DeviceIdentity[] }
@@ -112,8 +88,11 @@ export interface OpenOptions {
   readonly loseAfter?: number;
 }
 
-/** Where a buffer's memory lies: 0 on the device, 1 written by the host, 2 read by the host. */
-export type BufferKind = 0 | 1 | 2;
+/**
+ * Where a buffer's memory lies: 0 on the device, 1 written by the host, 2 read by the host, 3 on the device and written by the host (like 1 where there is no
+ * such memory, `DeviceInfo.directUpload`, or none left). 1 to 3 can be mapped; so can 0 where all memory is the host's.
+ */
+export type BufferKind = 0 | 1 | 2 | 3;
 export interface PipelineOptions {
   /** Size of the push constants; every dispatch gives exactly as many. */
   readonly pushBytes: number;
@@ -157,13 +136,14 @@ export interface Addon {
   takeMessages(): string[];
 }
 
-/** Path of the addon under a package folder; written by native/install.mjs. */
+/** The addon, or a line that says why there is none, under the package's folder; both are written by native/install.mjs. */
 const place = join("native", "build", "Release", "mlx_vk.node");
+const notePlace = join("native", "build", "not-built.txt");
 
-/** The built addon at or above a folder: sources lie three folders below the package, bundles one or two. */
-export function findAddon(from: string): string | undefined {
+/** A file of the package, looked for in this folder and those above: sources lie three folders below the package, bundles one or two. */
+function findUp(from: string, file: string): string | undefined {
   for (let folder = from, i = 0; i < 5; i++, folder = dirname(folder)) {
-    const path = join(folder, place);
+    const path = join(folder, file);
     if (existsSync(path)) return path;
   }
   return undefined;
@@ -179,11 +159,21 @@ export function loadAddon(): Loaded {
 }
 
 export function loadAddonFrom(folder: string): Loaded {
-  const path = findAddon(folder);
-  if (path === undefined) return { addon: undefined, reason: "the Vulkan addon is not built" };
   try {
-    return { addon: createRequire(import.meta.url)(path) as Addon };
+    const path = findUp(folder, place);
+    if (path !== undefined) return { addon: createRequire(import.meta.url)(path) as Addon };
   } catch (error) {
     return { addon: undefined, reason: `the Vulkan addon cannot be loaded (${(error as Error).message.split("\n")[0]})` };
+  }
+  return { addon: undefined, reason: `the Vulkan addon is not built${noteOf(folder)}` };
+}
+
+function noteOf(folder: string): string {
+  try {
+    const path = findUp(folder, notePlace);
+    const line = path === undefined ? "" : readFileSync(path, "utf8").split("\n")[0];
+    return line ? ` (${line})` : "";
+  } catch {
+    return "";
   }
 }

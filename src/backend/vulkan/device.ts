@@ -1,12 +1,19 @@
 /** Which device is used, and in one line why there is none and what to do about it. */
 import { readFileSync } from "node:fs";
 import { env } from "../../core/env.ts";
-import { type DeviceIdentity, type Probe, loadAddon } from "./addon.ts";
+import { opError } from "../../core/error.ts";
+import type { GpuFeature, MatrixShape } from "../../core/gpu.ts";
+import { type DeviceIdentity, type DeviceInfo, type Probe, loadAddon } from "./addon.ts";
 
-/** Devices best first: discrete, integrated, virtual. Software rasterizers (CPU devices) come last, in `software`. */
+/** Vulkan 1.3, packed as Vulkan does: the least that is used. */
+const leastVersion = (1 << 22) | (3 << 12);
+const tooOld = (d: DeviceIdentity): boolean => d.apiVersion < leastVersion;
+const version = (d: DeviceIdentity): string => `${d.apiVersion >>> 22}.${(d.apiVersion >>> 12) & 1023}`;
+
+/** Devices with Vulkan 1.3 best first: discrete, integrated, virtual. Software rasterizers (CPU devices) come apart, in `software`. */
 export function rankDevices(devices: readonly DeviceIdentity[]): { hardware: number[]; software: number[] } {
   const rank = [3, 1, 0, 2, 4];
-  const all = devices.map((_, i) => i).sort((a, b) => (rank[(devices[a] as DeviceIdentity).type] ?? 3) - (rank[(devices[b] as DeviceIdentity).type] ?? 3) || a - b);
+  const all = [...devices.keys()].filter((i) => !tooOld(devices[i] as DeviceIdentity)).sort((a, b) => (rank[(devices[a] as DeviceIdentity).type] ?? 3) - (rank[(devices[b] as DeviceIdentity).type] ?? 3) || a - b);
   const software = (i: number): boolean => (devices[i] as DeviceIdentity).type === 4;
   return { hardware: all.filter((i) => !software(i)), software: all.filter(software) };
 }
@@ -23,15 +30,16 @@ export function chooseDevice(devices: readonly DeviceIdentity[], wanted: string,
   if (wanted === "") {
     const best = hardware[0];
     if (best !== undefined) return { index: best };
+    const old = devices.find((d) => tooOld(d) && d.type !== 4);
+    if (old) return { index: undefined, reason: `${old.name} offers only Vulkan ${version(old)}, 1.3 is needed; update its driver` };
     if (software.length === 0) return { index: undefined, reason: `Vulkan finds no device; ${remedies.driver[distribution]}` };
     return { index: undefined, reason: `Vulkan finds only a software rasterizer (${names}); ${remedies.driver[distribution]}, or set MLX_VK_DEVICE to use it all the same` };
   }
-  if (/^\d+$/.test(wanted)) {
-    if (Number(wanted) < devices.length) return { index: Number(wanted) };
-  } else {
-    const found = [...hardware, ...software].find((i) => devices[i]?.name.toLowerCase().includes(wanted.toLowerCase()));
-    if (found !== undefined) return { index: found };
-  }
+  const named = (i: number): boolean => (/^\d+$/.test(wanted) ? i === Number(wanted) : (devices[i] as DeviceIdentity).name.toLowerCase().includes(wanted.toLowerCase()));
+  const found = [...hardware, ...software].find(named);
+  if (found !== undefined) return { index: found };
+  const old = devices.find((_, i) => named(i));
+  if (old) return { index: undefined, reason: `MLX_VK_DEVICE=${wanted}: ${old.name} offers only Vulkan ${version(old)}, 1.3 is needed; update its driver` };
   return { index: undefined, reason: `MLX_VK_DEVICE=${wanted} names no device; there ${devices.length === 0 ? "are none" : `is ${names}`}` };
 }
 
@@ -117,4 +125,42 @@ export function vulkanStatus(): VulkanStatus {
   const choice = chooseDevice(probe.devices, env("MLX_VK_DEVICE"));
   if (choice.index === undefined) return { available: false, reason: choice.reason, devices: probe.devices };
   return { available: true, index: choice.index, device: probe.devices[choice.index] as DeviceIdentity, devices: probe.devices };
+}
+
+/** Without these nothing runs. */
+const needed: readonly GpuFeature[] = ["timelineSemaphore", "bufferDeviceAddress", "synchronization2"];
+/** Component types of cooperative matrices that need a feature (Vulkan's numbers). */
+const componentTypes: readonly (readonly [GpuFeature, readonly number[]])[] = [
+  ["shaderFloat16", [0]],
+  ["shaderFloat64", [2]],
+  ["shaderInt8", [3, 7]],
+  ["bfloat16", [1000141000]],
+];
+
+/**
+ * The device as if it lacked the features that `mask` (MLX_VK_MASK) names, and what depends on them: any device can stand for a lesser one. `directUpload` is
+ * a name too. Kernels are chosen by this; the device itself has all features on.
+ */
+export function maskFeatures(info: DeviceInfo, mask: string): DeviceInfo {
+  const names = mask.split(",").map((n) => n.trim()).filter((n) => n !== "");
+  if (names.length === 0) return info;
+  const known = [...Object.keys(info.features), "directUpload"];
+  const unknown = names.find((n) => !known.includes(n));
+  if (unknown !== undefined) throw opError("gpu", `MLX_VK_MASK=${mask}: there is no feature ${JSON.stringify(unknown)}; there are ${known.join(", ")}`);
+  const vital = needed.find((n) => names.includes(n));
+  if (vital !== undefined) throw opError("gpu", `MLX_VK_MASK=${mask}: no device is used without ${vital}`);
+  const features: Record<GpuFeature, boolean> = { ...info.features };
+  for (const n of names) if (n !== "directUpload") features[n as GpuFeature] = false;
+  features.cooperativeMatrix &&= features.vulkanMemoryModel;
+  features.bfloat16 &&= features.cooperativeMatrix;
+  const fits = (s: MatrixShape): boolean => componentTypes.every(([feature, types]) => features[feature] || ![s.a, s.b, s.c, s.result].some((t) => types.includes(t)));
+  const { size } = info.subgroup;
+  return {
+    ...info,
+    features,
+    directUpload: info.directUpload && !names.includes("directUpload"),
+    limits: features.hostImport ? info.limits : { ...info.limits, importAlignment: 0 },
+    subgroup: features.subgroupSizeControl ? info.subgroup : { ...info.subgroup, min: size, max: size },
+    cooperativeMatrix: features.cooperativeMatrix ? info.cooperativeMatrix.filter(fits) : [],
+  };
 }
