@@ -3,6 +3,7 @@ import type { Aval, View } from "./array.ts";
 import { ArrayDesc, MxArray } from "./array.ts";
 import { type Stream, type StreamOrDevice, toStream } from "./device.ts";
 import type { Expr, Value } from "./expr.ts";
+import type { GpuKernel } from "./gpu.ts";
 import type { Batching, Forward, Partials, Reverse } from "./rules.ts";
 import { recordNode } from "./trace.ts";
 
@@ -38,6 +39,8 @@ export interface Op<P extends object = object> {
   readonly vmap?: ((b: Batching<P>) => readonly MxArray[]) | "elementwise" | "composite" | "none";
   /** Hand-written kernels, best first. The first whose gate opens runs. */
   readonly kernels: readonly Kernel<P>[];
+  /** Hand-written kernels for the GPU, best first. Elementwise ops have none: their formula is compiled. */
+  readonly gpu?: readonly GpuKernel<P>[];
 }
 
 /** Place of a view in its storage; strides and offset in elements of the output's dtype. */
@@ -57,7 +60,7 @@ export type InputLayout =
 
 export interface Kernel<P extends object = object> {
   /** `wasm/<module>/<export>`: also the name in MLX_DISABLE, traces, tests and benches. */
-  readonly name: `${"wasm" | "vulkan"}/${string}`;
+  readonly name: `wasm/${string}`;
   readonly gate?: Gate<P>;
   /** Layout per input; the last one given counts for all further inputs. Default "row". */
   readonly layout?: readonly InputLayout[] | ((inputs: readonly View[], params: P) => readonly InputLayout[]);
