@@ -131,6 +131,7 @@ export function materialize(desc: ArrayDesc): void {
     evaluator.evaluate([desc]);
   }
   desc.epoch?.wait();
+  desc.storage?.needHost();
 }
 
 const collected = new FinalizationRegistry<{ desc: ArrayDesc | undefined }>((cell) => closeCell(cell));
@@ -232,6 +233,7 @@ export class MxArray {
 
 /** Bytes of a contiguous, evaluated array, in place: valid until the array is disposed or its storage is given away. */
 export function hostBytes(desc: ArrayDesc): Uint8Array {
+  desc.storage?.needHost();
   return hostMemory().bytes(desc.address, desc.size * desc.dtype.size);
 }
 

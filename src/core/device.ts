@@ -1,4 +1,5 @@
 /** Devices and streams. Work on one stream runs in the order in which it was evaluated. */
+import { env } from "./env.ts";
 import { opError } from "./error.ts";
 
 export type DeviceType = "cpu" | "gpu";
@@ -34,8 +35,20 @@ export type StreamOrDevice = Stream | Device | DeviceType;
 let streamCount = 0;
 const defaults = new Map<DeviceType, Stream>();
 /** Backends that work in this process, with the reason when one does not. Filled by the backends. */
-export const backends = new Map<DeviceType, { available: boolean; reason?: string }>([["gpu", { available: false, reason: "this version has no GPU backend" }]]);
-let currentDevice = cpu;
+export const backends = new Map<DeviceType, { readonly available: boolean; readonly reason?: string }>();
+/** Undefined until first asked for: then DEVICE or TARGET_DEVICE decide. */
+let chosenDevice: Device | undefined;
+
+function currentDevice(): Device {
+  chosenDevice ??= deviceFromEnvironment();
+  return chosenDevice;
+}
+function deviceFromEnvironment(): Device {
+  const name = env("DEVICE") || env("TARGET_DEVICE");
+  if (name === "" || name === "cpu") return cpu;
+  if (name !== "gpu") throw opError("device", `DEVICE must be cpu or gpu, got ${JSON.stringify(name)}`);
+  return requireDevice("device", "gpu");
+}
 
 const typeOf = (d: Device | DeviceType): DeviceType => (d instanceof Device ? d.type : d);
 const deviceOf = (d: Device | DeviceType): Device => (d instanceof Device ? d : d === "gpu" ? gpu : cpu);
@@ -52,11 +65,11 @@ export const isStreamOrDevice = (x: unknown): x is StreamOrDevice => x instanceo
 /** True when work can run on this device. */
 export const isAvailable = (d: Device | DeviceType): boolean => backends.get(typeOf(d))?.available === true;
 
-export const defaultDevice = (): Device => currentDevice;
+export const defaultDevice = (): Device => currentDevice();
 
 /** Makes a device the one that ops without a stream argument use. Throws when it is not available. */
 export function setDefaultDevice(d: Device | DeviceType): void {
-  currentDevice = requireDevice("setDefaultDevice", d);
+  chosenDevice = requireDevice("setDefaultDevice", d);
 }
 
 /** A further stream on a device. */
@@ -65,7 +78,7 @@ export function newStream(d: Device | DeviceType): Stream {
 }
 
 /** The stream that ops on a device use when none is named. */
-export function defaultStream(d: Device | DeviceType = currentDevice): Stream {
+export function defaultStream(d: Device | DeviceType = currentDevice()): Stream {
   const device = requireDevice("defaultStream", d);
   let s = defaults.get(device.type);
   if (!s) {
@@ -81,22 +94,22 @@ export function setDefaultStream(s: Stream): void {
 
 /** The stream meant by a stream, a device, a device type, or nothing (the current default). */
 export function toStream(s?: StreamOrDevice | null): Stream {
-  if (s === undefined || s === null) return defaultStream(currentDevice);
+  if (s === undefined || s === null) return defaultStream(currentDevice());
   return s instanceof Stream ? s : defaultStream(s);
 }
 
 /** Makes a stream (or device) the default until the returned object is disposed: `using scope = mx.stream(s)`. */
 export function stream(s: StreamOrDevice): Disposable {
   const target = toStream(s);
-  const device = currentDevice;
+  const device = currentDevice();
   const before = defaultStream(target.device);
-  currentDevice = target.device;
+  chosenDevice = target.device;
   defaults.set(target.device.type, target);
   let open = true;
   const close = (): void => {
     if (!open) return;
     open = false;
-    currentDevice = device;
+    chosenDevice = device;
     defaults.set(target.device.type, before);
   };
   return { [Symbol.dispose ?? Symbol.for("nodejs.dispose")]: close } as Disposable;

@@ -1,4 +1,7 @@
-/** Storage: the bytes behind arrays. Views, reshapes and slices of one array share one storage. */
+/**
+ * Storage: the bytes behind arrays. Views, reshapes and slices of one array share one storage. The bytes may lie in host memory, in the memory of a GPU, or
+ * in both: which copies are right is kept here, on the storage, and nowhere else, so that no two views can disagree.
+ */
 
 /** Host memory that kernels can address. The WASM backend installs it. */
 export interface HostMemory {
@@ -11,6 +14,32 @@ export interface HostMemory {
   quiesce(): void;
 }
 
+/** A piece of a GPU's memory; only the backend that made it knows what it is. */
+export interface DeviceBlock {
+  /** Its bytes are gone, because the device is. */
+  readonly lost: boolean;
+  /** Gives it back. Work that was recorded before may still use it. */
+  release(): void;
+  /** Waits for the work that writes it and copies its bytes to host memory. Throws when they are lost. */
+  download(to: Uint8Array): void;
+  /** Overwrites bytes, behind all recorded work. */
+  write(offset: number, from: Uint8Array): void;
+}
+
+/** Where arrays of the GPU are made. The Vulkan backend installs it. */
+export interface DeviceMemory {
+  /** A block whose bytes come piece by piece: `read` fills `into` with the bytes from `at` on. They do not pass through host memory of arrays. */
+  load(bytes: number, read: (into: Uint8Array, at: number) => void): DeviceBlock;
+}
+let deviceMemory_: DeviceMemory | undefined;
+export const installDeviceMemory = (m: DeviceMemory): void => {
+  deviceMemory_ = m;
+};
+export function deviceMemory(): DeviceMemory {
+  if (!deviceMemory_) throw new Error("no GPU backend is loaded");
+  return deviceMemory_;
+}
+
 let memory: HostMemory | undefined;
 export const installHostMemory = (m: HostMemory): void => {
   memory = m;
@@ -20,39 +49,92 @@ export function hostMemory(): HostMemory {
   return memory;
 }
 
-/** Addresses of storages that the garbage collector found unreachable before anything released them. */
-const lost = new FinalizationRegistry<{ address: number; bytes: number; freed: boolean }>((block) => {
-  if (!block.freed) {
-    block.freed = true;
-    memory?.free(block.address, block.bytes);
-  }
-});
+interface Cell {
+  /** -1: no host memory. */
+  address: number;
+  readonly bytes: number;
+  device: DeviceBlock | undefined;
+  freed: boolean;
+}
+function free(cell: Cell): void {
+  if (cell.freed) return;
+  cell.freed = true;
+  if (cell.address >= 0) memory?.free(cell.address, cell.bytes);
+  cell.device?.release();
+  cell.device = undefined;
+}
+/** Storages that the garbage collector found unreachable before anything released them. */
+const lost = new FinalizationRegistry<Cell>(free);
 
 export class Storage {
   readonly bytes: number;
   /** Number of live descriptors (arrays and views) and running lists that use it. */
   refs = 0;
-  private readonly block: { address: number; bytes: number; freed: boolean };
+  /** The host's copy is right (or will be, when the lists recorded so far have run). */
+  hostValid: boolean;
+  /** The device's copy is right (or will be). */
+  deviceValid: boolean;
+  private readonly cell: Cell;
 
-  constructor(bytes: number) {
+  /** In host memory, or where `device` says. */
+  constructor(bytes: number, device?: DeviceBlock) {
     this.bytes = bytes;
-    this.block = { address: hostMemory().alloc(bytes), bytes, freed: false };
-    lost.register(this, this.block, this.block);
+    this.hostValid = device === undefined;
+    this.deviceValid = device !== undefined;
+    this.cell = { address: device ? -1 : hostMemory().alloc(bytes), bytes, device, freed: false };
+    lost.register(this, this.cell, this.cell);
   }
-  /** Byte address in the shared memory. */
+  /** Byte address in the shared memory, which is taken now if there was none. */
   get address(): number {
-    return this.block.address;
+    const { cell } = this;
+    if (cell.address < 0) cell.address = hostMemory().alloc(cell.bytes);
+    return cell.address;
+  }
+  get device(): DeviceBlock | undefined {
+    return this.cell.device;
+  }
+  /** Gives it a place on the device. */
+  set device(block: DeviceBlock) {
+    this.cell.device = block;
   }
   get freed(): boolean {
-    return this.block.freed;
+    return this.cell.freed;
+  }
+  /** Makes the host's copy right: waits for the device and copies, when needed. */
+  needHost(): void {
+    if (this.hostValid) return;
+    const { cell } = this;
+    const host = hostMemory();
+    // A block of freed host memory may still be used by commands that are only recorded.
+    host.quiesce();
+    (cell.device as DeviceBlock).download(host.bytes(this.address, cell.bytes));
+    this.hostValid = true;
+  }
+  /** The host's copy is the only right one from now on. */
+  wroteHost(): void {
+    this.hostValid = true;
+    this.deviceValid = false;
+  }
+  /** The device's copy is the only right one from now on. */
+  wroteDevice(): void {
+    this.deviceValid = true;
+    this.hostValid = false;
+  }
+  /** Overwrites bytes wherever they are right. */
+  write(offset: number, from: Uint8Array): void {
+    if (this.hostValid) {
+      hostMemory().quiesce();
+      hostMemory().bytes(this.address + offset, from.length).set(from);
+    }
+    if (this.hostValid && this.cell.device?.lost) this.deviceValid = false;
+    if (this.deviceValid) (this.cell.device as DeviceBlock).write(offset, from);
   }
   retain(): void {
     this.refs++;
   }
   release(): void {
-    if (--this.refs > 0 || this.block.freed) return;
-    this.block.freed = true;
-    lost.unregister(this.block);
-    hostMemory().free(this.block.address, this.bytes);
+    if (--this.refs > 0 || this.cell.freed) return;
+    lost.unregister(this.cell);
+    free(this.cell);
   }
 }

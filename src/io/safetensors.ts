@@ -8,9 +8,10 @@ import { type ArrayDesc, MxArray } from "../core/array.ts";
 import {
   type Dtype, type DtypeName, bfloat16, bool, complex64, float16, float32, float64, int16, int32, int64, int8, uint16, uint32, uint64, uint8,
 } from "../core/dtype.ts";
+import { defaultDevice } from "../core/device.ts";
 import { opError } from "../core/error.ts";
 import { formatShape } from "../core/shape.ts";
-import { type ByteSource, type FileLike, allocateAll, checkedSize, fill, formatBytes, loadError, openSource, releaseAll, withSource } from "./source.ts";
+import { type ByteSource, type FileLike, allocateAll, checkedSize, fill, formatBytes, loadError, loadOnDevice, openSource, releaseAll, withSource } from "./source.ts";
 import { bytesOf, withExtension, writeFile } from "./write.ts";
 
 /** Header limit of the format's reference implementation. */
@@ -157,11 +158,13 @@ interface Part {
 function readParts(name: string, parts: readonly Part[], options: LoadOptions): Record<string, MxArray> {
   const all = parts.flatMap(({ source, entries }) => entries.map((entry) => ({ source, entry })));
   const total = all.reduce((sum, { entry }) => sum + entry.end - entry.begin, 0);
-  const descs = allocateAll(name, all.map(({ entry }) => entry));
+  const onDevice = defaultDevice().type === "gpu";
+  const descs = onDevice ? [] : allocateAll(name, all.map(({ entry }) => entry));
   try {
     let done = 0;
     all.forEach(({ source, entry }, i) => {
-      fill(descs[i] as ArrayDesc, source, entry.begin);
+      if (onDevice) descs.push(loadOnDevice(entry, source, entry.begin));
+      else fill(descs[i] as ArrayDesc, source, entry.begin);
       done += entry.end - entry.begin;
       options.onProgress?.(done, total);
     });

@@ -6,7 +6,7 @@ import { ArrayDesc } from "../core/array.ts";
 import type { Dtype } from "../core/dtype.ts";
 import { type MxError, opError } from "../core/error.ts";
 import { type Shape, formatShape } from "../core/shape.ts";
-import { type Storage, hostMemory } from "../core/storage.ts";
+import { Storage, deviceMemory, hostMemory } from "../core/storage.ts";
 
 /** A path, a `file:` URL, or the bytes of a file. */
 export type FileLike = string | URL | Uint8Array;
@@ -169,4 +169,17 @@ export function fill(desc: ArrayDesc, source: ByteSource, position: number): Uin
   // Kernels take a bool to be 0 or 1.
   if (desc.dtype.kind === "bool") for (let i = 0; i < bytes.length; i++) if ((bytes[i] as number) > 1) bytes[i] = 1;
   return bytes;
+}
+
+/** A fresh array on the GPU, read from a source straight into device memory. The caller releases it. */
+export function loadOnDevice(plan: Plan, source: ByteSource, position: number): ArrayDesc {
+  const desc = ArrayDesc.lazy(plan.shape, plan.dtype);
+  const bytes = desc.size * desc.dtype.size;
+  const isBool = desc.dtype.kind === "bool";
+  const block = deviceMemory().load(bytes, (into, at) => {
+    source.read(into, position + at);
+    if (isBool) for (let i = 0; i < into.length; i++) if ((into[i] as number) > 1) into[i] = 1;
+  });
+  desc.attach(new Storage(bytes, block));
+  return desc;
 }

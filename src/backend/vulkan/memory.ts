@@ -1,4 +1,5 @@
 /** Device memory: suballocation from large buffers, frees that wait for the timeline, limits. */
+import { opError } from "../../core/error.ts";
 import type { Addon, BufferKind } from "./addon.ts";
 
 /** A piece of device memory. Belongs to who allocated it until `free`. */
@@ -31,32 +32,49 @@ export interface MemoryOptions {
   readonly blockBytes?: number;
   /** Most bytes of device memory that allocations may take together. */
   readonly limit?: number;
-  /** Most bytes kept in buffers without allocations. */
-  readonly cacheLimit?: number;
-  /** Every allocation its own buffer, for validation that checks the bounds of buffers. */
+  /** Most bytes of one buffer. */
+  readonly largest?: number;
+  /** Every allocation its own buffer (given back by `trim`), for validation that checks the bounds of buffers. */
   readonly separate?: boolean;
 }
 
 /** Alignment of every allocation: enough for the widest load, and a cache line of its own. */
 const alignment = 256;
 
+/** Bytes of a block of memory on the device that the host writes: it may be scarce. */
+const directBlockBytes = 4 * 2 ** 20;
+
+const onDevice = (kind: BufferKind): boolean => kind === 0 || kind === 3;
+const isFull = (error: unknown): boolean => (error as { code?: string }).code === "OUT_OF_DEVICE_MEMORY";
+
+interface Binned {
+  readonly allocation: Allocation;
+  readonly piece: Piece;
+}
+const binOf = (size: number, kind: BufferKind): number => 4 * size + kind;
+
 /** Allocates pieces of large buffers, best fit. A driver takes about a millisecond for a buffer; this takes microseconds. */
 export class DeviceMemory {
   private readonly addon: Addon;
   private readonly blockBytes: number;
-  private readonly limit: number;
-  private readonly cacheLimit: number;
+  /** Most bytes of all buffers on the device together; what copies to and from the host pass through does not count. */
+  limit: number;
+  private readonly largest: number;
   private readonly separate: boolean;
   private readonly blocks = new Map<number, Block>();
   private readonly owners = new Map<Allocation, Piece>();
   private readonly pending: { readonly allocation: Allocation; readonly after: number }[] = [];
+  private deviceBytes = 0;
+  /** Freed pieces by size and kind, for the next allocation of the same size: most work asks for the same sizes again and again, and searching takes longer than a kernel. */
+  private readonly bins = new Map<number, Binned[]>();
+  private binned = 0;
   private readonly counts = { active: 0, peak: 0, reserved: 0 };
 
   constructor(addon: Addon, options: MemoryOptions = {}) {
     this.addon = addon;
     this.blockBytes = options.blockBytes ?? 64 * 2 ** 20;
     this.limit = options.limit ?? Number.POSITIVE_INFINITY;
-    this.cacheLimit = options.cacheLimit ?? 512 * 2 ** 20;
+    this.largest = options.largest ?? Number.POSITIVE_INFINITY;
     this.separate = options.separate ?? false;
   }
 
@@ -65,18 +83,47 @@ export class DeviceMemory {
     return this.counts;
   }
 
+  resetPeak(): void {
+    this.counts.peak = this.counts.active;
+  }
+
   /**
-   * Memory of at least one byte. When the device has none left, finished frees are collected, empty buffers given back and the attempt
-   * repeated; then the driver's error (code OUT_OF_DEVICE_MEMORY) is thrown with the sizes.
+   * Memory of at least one byte. When the device has none left, the work in flight is waited for (`reclaim`), so that all frees are finished, empty buffers are
+   * given back and the attempt is repeated; then an error with the sizes (code OUT_OF_DEVICE_MEMORY) is thrown.
    */
   allocate(bytes: number, kind: BufferKind = 0): Allocation {
     if (!Number.isSafeInteger(bytes) || bytes < 0) throw new Error(`[vulkan] bytes must be a non-negative integer, got ${bytes}`);
     const size = Math.max(alignment, Math.ceil(bytes / alignment) * alignment);
-    const found = this.bestFit(size, kind);
-    if (found) return this.take(found.block, found.piece, size);
+    if (size > this.largest) throw opError("memory", `${bytes} bytes requested, the device allows at most ${this.largest} in one buffer`);
+    const found = this.fitting(size, kind);
+    if (found) return found;
     this.collect(this.addon.completed());
-    const again = this.bestFit(size, kind);
-    if (again) return this.take(again.block, again.piece, size);
+    const again = this.fitting(size, kind);
+    if (again) return again;
+    try {
+      return this.fresh(size, kind);
+    } catch (error) {
+      if (!isFull(error)) throw error;
+    }
+    this.reclaim();
+    this.collect(this.addon.completed());
+    return this.fitting(size, kind) ?? this.fresh(size, kind);
+  }
+  private fitting(size: number, kind: BufferKind): Allocation | undefined {
+    const again = this.bins.get(binOf(size, kind))?.pop();
+    if (again) return this.reuse(again);
+    const found = this.bestFit(size, kind) ?? (this.mergeBins() ? this.bestFit(size, kind) : undefined);
+    return found && this.take(found.block, found.piece, size);
+  }
+  private reuse({ allocation, piece }: Binned): Allocation {
+    const own = { ...allocation };
+    this.binned -= own.bytes;
+    this.owners.set(own, piece);
+    this.counts.active += own.bytes;
+    this.counts.peak = Math.max(this.counts.peak, this.counts.active);
+    return own;
+  }
+  private fresh(size: number, kind: BufferKind): Allocation {
     const block = this.addBlock(size, kind);
     return this.take(block, block.pieces[0] as Piece, size);
   }
@@ -98,8 +145,16 @@ export class DeviceMemory {
     }
   }
 
+  /** Called before buffers are given back: commands that are recorded may name them, so they must be submitted first. */
+  beforeTrim = (): void => {};
+
+  /** Called when memory has run out: submits what is recorded and waits for all work. */
+  reclaim = (): void => {};
+
   /** Gives buffers without allocations back to the driver. */
   trim(): void {
+    this.beforeTrim();
+    this.mergeBins();
     for (const block of this.blocks.values()) if (block.pieces.length === 1 && block.pieces[0]?.free) this.removeBlock(block);
   }
 
@@ -127,9 +182,25 @@ export class DeviceMemory {
 
   private release(allocation: Allocation): void {
     const piece = this.owners.get(allocation) as Piece;
-    const block = this.blocks.get(allocation.buffer) as Block;
     this.owners.delete(allocation);
     this.counts.active -= allocation.bytes;
+    const { kind } = this.blocks.get(allocation.buffer) as Block;
+    const key = binOf(allocation.bytes, kind);
+    const bin = this.bins.get(key);
+    if (bin) bin.push({ allocation, piece });
+    else this.bins.set(key, [{ allocation, piece }]);
+    this.binned += allocation.bytes;
+    if (this.separate) this.mergeBins();
+  }
+  /** Makes one free piece of neighbours that lie in bins. False when there are none. */
+  private mergeBins(): boolean {
+    if (this.binned === 0) return false;
+    for (const bin of this.bins.values()) for (const { allocation, piece } of bin.splice(0)) this.merge(this.blocks.get(allocation.buffer) as Block, piece);
+    this.bins.clear();
+    this.binned = 0;
+    return true;
+  }
+  private merge(block: Block, piece: Piece): void {
     piece.free = true;
     const at = block.pieces.indexOf(piece);
     const next = block.pieces[at + 1];
@@ -142,42 +213,58 @@ export class DeviceMemory {
       previous.bytes += piece.bytes;
       block.pieces.splice(at, 1);
     }
-    const empty = block.pieces.length === 1;
-    if (empty && (this.separate || this.counts.reserved - this.counts.active > this.cacheLimit)) this.removeBlock(block);
   }
 
   private addBlock(size: number, kind: BufferKind): Block {
-    const bytes = this.separate || size > this.blockBytes / 2 ? size : this.blockBytes;
-    if (this.counts.reserved + bytes > this.limit) this.trim();
-    if (this.counts.reserved + bytes > this.limit) {
-      const error = new Error(`[vulkan] out of device memory: ${bytes} bytes more would exceed the limit of ${this.limit}; ${this.counts.active} are in use`);
-      throw Object.assign(error, { code: "OUT_OF_DEVICE_MEMORY" });
+    const blockBytes = kind === 3 ? Math.min(this.blockBytes, directBlockBytes) : this.blockBytes;
+    if (this.separate || size > blockBytes / 2 || blockBytes > this.largest) return this.makeBlock(size, kind);
+    try {
+      return this.makeBlock(blockBytes, kind);
+    } catch (error) {
+      if (!isFull(error)) throw error;
     }
+    // No room for a whole block, but perhaps for this.
+    return this.makeBlock(size, kind);
+  }
+
+  private makeBlock(bytes: number, kind: BufferKind): Block {
+    if (this.exceeds(bytes, kind)) this.trim();
+    if (this.exceeds(bytes, kind)) throw this.full(bytes, `the limit is ${this.limit}`);
     const buffer = this.createBuffer(bytes, kind);
     const block: Block = { buffer, kind, bytes, address: this.addon.bufferAddress(buffer), pieces: [{ offset: 0, bytes, free: true }] };
     this.blocks.set(buffer, block);
     this.counts.reserved += bytes;
+    if (onDevice(kind)) this.deviceBytes += bytes;
     return block;
+  }
+  private exceeds(bytes: number, kind: BufferKind): boolean {
+    return onDevice(kind) && this.deviceBytes + bytes > this.limit;
   }
 
   private createBuffer(bytes: number, kind: BufferKind): number {
     try {
       return this.addon.createBuffer(bytes, kind);
     } catch (error) {
-      if ((error as { code?: string }).code !== "OUT_OF_DEVICE_MEMORY") throw error;
+      if (!isFull(error)) throw error;
     }
     this.trim();
     try {
       return this.addon.createBuffer(bytes, kind);
     } catch (error) {
-      (error as Error).message = `[vulkan] out of device memory: ${bytes} bytes asked for, ${this.counts.active} in use (${(error as Error).message})`;
-      throw error;
+      if (!isFull(error)) throw error;
+      throw this.full(bytes, (error as Error).message);
     }
+  }
+  private full(bytes: number, why: string): Error {
+    const { active, reserved } = this.counts;
+    const error = opError("memory", `out of device memory: ${bytes} bytes requested, ${active} in use, ${reserved - active} kept for later (${why})`);
+    return Object.assign(error, { code: "OUT_OF_DEVICE_MEMORY" });
   }
 
   private removeBlock(block: Block): void {
     this.blocks.delete(block.buffer);
     this.counts.reserved -= block.bytes;
+    if (onDevice(block.kind)) this.deviceBytes -= block.bytes;
     this.addon.destroyBuffer(block.buffer);
   }
 }
