@@ -3,6 +3,7 @@ import type { Aval, MxArray, View } from "../core/array.ts";
 import { isStreamOrDevice, type StreamOrDevice } from "../core/device.ts";
 import { type Dtype, promote, uint32 } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
+import type { GpuKernel } from "../core/gpu.ts";
 import { type Apply, defineOp, input, type Kernel, type Pointer } from "../core/op.ts";
 import { broadcastShapes, formatShape, normalizeAxis, sameShape, type Shape, sizeOf } from "../core/shape.ts";
 import { add, multiply, subtract } from "./binary.ts";
@@ -12,6 +13,7 @@ import { type ArrayLike, promoteOperands, toArray } from "./convert.ts";
 import { arange } from "./creation.ts";
 import { launchProduct, type Matrices, type Operand } from "./gemm.ts";
 import { take } from "./indexing.ts";
+import { gpuGatherMM, gpuMatmul } from "./matmul-gpu.ts";
 import { broadcastTo, expandDims, reshape, squeeze, swapaxes, transpose } from "./movement.ts";
 import { within } from "./scope.ts";
 
@@ -157,6 +159,7 @@ const applyMatmul: Apply<object> = defineOp<object>({
   infer: ([a, b]) => [{ shape: productShapes("matmul", a as Aval, b as Aval).shape, dtype: (a as Aval).dtype }],
   reference: (inputs, avals) => [referenceProduct(inputs, avals)],
   kernels: [productKernel],
+  gpu: gpuMatmul,
 });
 
 /** Shape of the product, which c must broadcast to. */
@@ -181,6 +184,7 @@ const applyAddmm = defineOp<Scales>({
     return [product.map((v, i) => alpha * v + beta * (c[broadcastIndex(i, (out as Aval).shape, from)] as number))];
   },
   kernels: [productKernel as Kernel<Scales>],
+  gpu: gpuMatmul as readonly GpuKernel<Scales>[],
 });
 
 /** An operand whose matrices an index list chooses; a list of size 1 in a dimension repeats. */
@@ -219,6 +223,7 @@ const applyGather = defineOp<object>({
       },
     },
   ],
+  gpu: gpuGatherMM,
 });
 function gatherShapes(a: Aval, b: Aval): { M: number; N: number; K: number } {
   requireFloats("gatherMM", [a, b]);

@@ -16,6 +16,8 @@ import { type ArrayLike, fromNumbers, requireDtype, toArray } from "./convert.ts
 import { arange, ones, zeros } from "./creation.ts";
 import { gatherMM, matmul } from "./matmul.ts";
 import { broadcastTo, expandDims, reshape, squeeze, swapaxes } from "./movement.ts";
+import { gpuDequantize, gpuGatherQmv, gpuQmv, gpuQmvAny, gpuQuantize, gpuQvm } from "./quantized-gpu.ts";
+import { gpuQuantizedMM } from "./quantized-mm-gpu.ts";
 import { sum } from "./reduce.ts";
 import {
   type Packing, type ProductParams, fewRows, last, launchDequantize, launchGather, launchQmm, launchQmv, launchQmvRow, launchQuantize, launchQvm, longestPanelRow, longestRow, rowsOf,
@@ -167,6 +169,7 @@ const applyQuantize = defineOp<Packing>({
   },
   reference: ([x], _avals, p, [packed]) => quantizeReference(x as Float64Array, (packed as Aval).shape, p),
   kernels: [{ name: "wasm/quantized/quantize", launch: launchQuantize }],
+  gpu: [gpuQuantize],
 });
 
 interface DequantizeParams extends Packing {
@@ -187,6 +190,7 @@ const applyDequantize: Apply<DequantizeParams> = defineOp<DequantizeParams>({
   infer: ([w, scales], p) => [{ shape: [...(w as Aval).shape.slice(0, -1), dim((scales as Aval).shape, 1) * p.groupSize], dtype: p.dtype }],
   reference: (inputs, avals, p) => [unpackAll(inputs, (avals[0] as Aval).shape, p)],
   kernels: [{ name: "wasm/quantized/dequantize", launch: launchDequantize }],
+  gpu: [gpuDequantize],
 });
 
 /** A kernel for packed [N, K]. */
@@ -268,6 +272,7 @@ const applyProduct = defineOp<ProductParams>({
     transposed("wasm/quantized/qmm", launchQmm, (_M, K) => (K > longestPanelRow ? `cannot: rows longer than ${longestPanelRow}` : undefined)),
     plainMatrix,
   ],
+  gpu: [gpuQmv, ...gpuQuantizedMM, gpuQmvAny, gpuQvm],
 });
 
 const applyGather = defineOp<ProductParams>({
@@ -308,6 +313,7 @@ const applyGather = defineOp<ProductParams>({
     return [astype(gatherMM(...denseOperands(inputs, p), inputs[4] as MxArray, inputs[5] as MxArray), dtype)];
   },
   kernels: [transposed("wasm/quantized/gatherQmv", launchGather), plainMatrix],
+  gpu: [gpuGatherQmv, gpuQvm],
 });
 
 // ---- public functions

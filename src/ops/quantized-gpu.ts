@@ -1,0 +1,204 @@
+/** GPU kernels of the quantized ops. */
+import type { View } from "../core/array.ts";
+import { type GpuDevice, type GpuGate, type GpuKernel, type GpuLaunch, type GpuStep, gpuInput, gpuOutput, gpuScratchIn, gpuScratchOut, groupLimit, spreadGroups } from "../core/gpu.ts";
+import { sizeOf } from "../core/shape.ts";
+import { type Packing, type ProductParams, last, rowsOf } from "./quantized-launch.ts";
+
+/** Element types as the shaders number them (shaders/quantized/elements.glsl). */
+const types: Readonly<Record<string, number>> = { float32: 0, float16: 1, bfloat16: 2 };
+const typeOf = (v: View): number => types[v.dtype.name] as number;
+/** The view begins at a multiple of `bytes`: storage begins at a multiple of 256. */
+const aligned = (v: View, bytes: number): boolean => (v.offset * v.dtype.size) % bytes === 0;
+const needs = ["storageBuffer16BitAccess"] as const;
+const matrices = (v: View): number => sizeOf(v.shape.slice(0, -2));
+const tooLarge = (views: readonly View[]): string | undefined => (views.some((v) => v.size >= 2 ** 31) ? "cannot: more than 2^31 elements" : undefined);
+
+/** Lanes that are sure to run as one subgroup. */
+const fixed = (device: GpuDevice): { subgroupSize?: number } => (device.features.subgroupSizeControl ? { subgroupSize: device.subgroupSize } : {});
+
+// ---- rows times packed [N, K]
+
+/** How a product of few rows is cut up (shaders/quantized/qmv.comp). */
+export interface QmvShape {
+  /** Rows of the matrix in a subgroup. */
+  readonly rows: number;
+  /** Steps of 32 values per lane that are read at once. */
+  readonly steps: number;
+  /** Subgroups that share the length of a row. */
+  readonly split: number;
+  /** Subgroups in a workgroup, a multiple of `split`. */
+  readonly subgroups: number;
+}
+
+/** Bytes of x in shared memory at once; their sums take a quarter more, and 32 KiB are portable. */
+const stagedBytes = 24576;
+/** Rows of x that one pass over the weights serves: as many as there are, while 32 values of each for every lane have room. */
+function tileOf(M: number, xBytes: number, sub: number): number {
+  const most = Math.max(1, Math.floor(stagedBytes / (32 * sub * xBytes)));
+  return [1, 2, 3, 4, 6, 8].filter((n) => n <= most).reduce((best, n) => (best >= M ? best : n));
+}
+
+/** How a row of this many steps is shared: the fewest idle lanes, then the fewest passes, then the most subgroups (up to 4 or 5: all their loads are under way at once). */
+function shareLength(length: number, room: number): { split: number; steps: number } {
+  let best = { split: 1, steps: 1 };
+  let least = Number.POSITIVE_INFINITY;
+  for (const split of [4, 5, 3, 2, 1]) {
+    for (const steps of [1, 2, 3]) {
+      if (split * steps > room) continue;
+      const passes = Math.ceil(length / (split * steps));
+      const cost = passes * split * steps + passes / 16;
+      if (cost >= least) continue;
+      least = cost;
+      best = { split, steps };
+    }
+  }
+  return best;
+}
+
+export function qmvShape(N: number, K: number, M: number, xBytes: number, device: GpuDevice): QmvShape {
+  const sub = device.subgroupSize;
+  const room = Math.max(1, Math.floor(stagedBytes / (tileOf(M, xBytes, sub) * 32 * sub * xBytes)));
+  const { split, steps } = shareLength(Math.max(1, Math.ceil(K / 32 / sub)), room);
+  // A large GPU wants about a thousand subgroups; further rows go to the same subgroups and workgroups, so that x is read less often.
+  const rows = N >= 32768 ? (M > 4 ? 2 : 4) : N >= 3072 && M <= 4 ? 2 : 1;
+  const wanted = M > 4 && N >= 4096 ? 16 : split === 3 ? 12 : M > 1 || split > 1 ? 8 : 4;
+  const most = Math.min(16, Math.floor(device.groupInvocations / sub));
+  return { rows, steps, split, subgroups: Math.min(Math.ceil(wanted / split), Math.max(1, Math.floor(most / split))) * split };
+}
+
+export function launchQmv(inputs: readonly View[], [out]: readonly View[], p: ProductParams, device: GpuDevice, chosen?: QmvShape): GpuLaunch {
+  const [x, w, s, , lhs] = inputs as readonly [View, View, View, View, View?];
+  const [K, N] = [last(x), last(out as View)];
+  const M = lhs ? (x.shape[x.shape.length - 2] as number) : rowsOf(x);
+  const tile = tileOf(M, x.dtype.size, device.subgroupSize);
+  const tiles = Math.ceil(M / tile);
+  const shape = chosen ?? qmvShape(N, K, M, x.dtype.size, device);
+  const { rows, steps, split, subgroups } = shape;
+  const sub = device.subgroupSize;
+  const even = (K / 32) % (steps * split * sub) === 0;
+  const constants = [
+    subgroups * sub, sub, rows, steps, split, tile, Math.log2(p.groupSize / 32), typeOf(x), typeOf(s), typeOf(out as View), Number(aligned(x, 16)), Number(aligned(w, 16)), Number(even),
+  ];
+  const [gx, gy] = spreadGroups(Math.ceil(N / (rows * (subgroups / split))));
+  const count = tiles * (lhs ? lhs.size : 1);
+  const made: GpuStep[] = [];
+  for (let first = 0; first < count; first += groupLimit) {
+    made.push({
+      shader: `quantized/${lhs ? "gather_qmv" : "qmv"}_${p.bits}`,
+      constants,
+      ...fixed(device),
+      buffers: [gpuInput(0), gpuInput(1), gpuInput(2), gpuInput(3), gpuOutput(0), ...(lhs ? [gpuInput(4), gpuInput(5)] : [])],
+      words: lhs ? [M, N, K / 32, tiles, first, matrices(x), matrices(w)] : [M, N, K / 32, first],
+      groups: [gx, gy, Math.min(groupLimit, count - first)],
+    });
+  }
+  return { steps: made };
+}
+
+/** Rows of x from which kernels for many rows are faster. */
+export const fewGpuRows = 8;
+
+const refuseQmv = (inputs: readonly View[], p: ProductParams, outputs: readonly View[]): string | undefined =>
+  p.transpose ? tooLarge([...inputs, ...outputs]) : "cannot: the weights are not transposed";
+const qmvGate = (few: boolean): GpuGate<ProductParams> => ({
+  needs,
+  env: few ? ["MLX_VK_ENABLE_QMM_NATIVE", "MLX_VK_ENABLE_QMM_NATIVE_M1"] : "MLX_VK_ENABLE_QMM_NATIVE",
+  refuse: (inputs, p, outputs) => refuseQmv(inputs, p, outputs) ?? (few && rowsOf(inputs[0] as View) > fewGpuRows ? `slower: more than ${fewGpuRows} rows` : undefined),
+});
+
+/** Few rows times packed [N, K]. */
+export const gpuQmv: GpuKernel<ProductParams> = { name: "vulkan/quantized/qmv", gate: qmvGate(true), launch: launchQmv };
+/** The same for any number of rows: where no other kernel takes the arguments. */
+export const gpuQmvAny: GpuKernel<ProductParams> = { name: "vulkan/quantized/qmvAny", gate: qmvGate(false), launch: launchQmv };
+/** Rows times the packed [N, K] that indices choose. */
+export const gpuGatherQmv: GpuKernel<ProductParams> = { name: "vulkan/quantized/gatherQmv", gate: qmvGate(false), launch: launchQmv };
+
+// ---- rows times packed [K, N]
+
+/** Workgroups that keep a large GPU busy. */
+const manyGroups = 264;
+
+function launchQvm(inputs: readonly View[], [out]: readonly View[], p: ProductParams, device: GpuDevice): GpuLaunch {
+  const [x, w, s, , lhs] = inputs as readonly [View, View, View, View, View?];
+  const [K, N] = [last(x), last(out as View)];
+  const M = lhs ? (x.shape[x.shape.length - 2] as number) : rowsOf(x);
+  const tile = M <= 2 ? M : 4;
+  const tiles = Math.ceil(M / tile);
+  const count = tiles * (lhs ? lhs.size : 1);
+  const across = Math.max(8, Math.min(32, device.subgroupSize));
+  const lanes = 8 * across;
+  const blocks = Math.ceil(N / (8 * across));
+  // A part has at least 32 rows of the matrix; one part needs no second pass.
+  const length = Math.max(1, Math.ceil(K / Math.max(1, Math.min(Math.ceil(manyGroups / (blocks * count)), Math.floor(K / 32)))));
+  const parts = Math.max(1, Math.ceil(K / length));
+  const o = out as View;
+  const constants = [lanes, across, 4, tile, Math.log2(p.groupSize / 8), typeOf(x), typeOf(s), parts > 1 ? 0 : typeOf(o), Number(aligned(w, 8))];
+  const steps: GpuStep[] = [];
+  for (let first = 0; first < count; first += groupLimit) {
+    steps.push({
+      shader: `quantized/${lhs ? "gather_qvm" : "qvm"}_${p.bits}`,
+      constants,
+      buffers: [gpuInput(0), gpuInput(1), gpuInput(2), gpuInput(3), parts > 1 ? gpuScratchOut(0) : gpuOutput(0), ...(lhs ? [gpuInput(4), gpuInput(5)] : [])],
+      words: [M, K, N / 8, length, o.size / N, first, ...(lhs ? [tiles, matrices(x), matrices(w)] : [])],
+      groups: [blocks, parts, Math.min(groupLimit, count - first)],
+    });
+  }
+  if (parts > 1) steps.push({ shader: "quantized/sum", constants: [128, typeOf(o)], buffers: [gpuScratchIn(0), gpuOutput(0)], words: [o.size, parts], groups: spreadGroups(Math.ceil(o.size / 128)) });
+  return { steps, ...(parts > 1 ? { scratch: [4 * parts * o.size] } : {}) };
+}
+
+/** Rows times packed [K, N]; with indices as inputs 4 and 5, the one that they choose. */
+export const gpuQvm: GpuKernel<ProductParams> = {
+  name: "vulkan/quantized/qvm",
+  gate: {
+    needs,
+    env: "MLX_VK_ENABLE_QMM_NATIVE",
+    refuse: (inputs, p, outputs) => {
+      if (p.transpose) return "cannot: the weights are transposed";
+      return tooLarge([...inputs, ...outputs]) ?? (manyGroups * (outputs[0] as View).size >= 2 ** 31 ? "cannot: the partial sums have more than 2^31 elements" : undefined);
+    },
+  },
+  launch: launchQvm,
+};
+
+// ---- packing
+
+export const gpuQuantize: GpuKernel<Packing> = {
+  name: "vulkan/quantized/quantize",
+  gate: { needs, refuse: (inputs) => tooLarge(inputs) },
+  launch: ([w], _outputs, { groupSize, bits }) => {
+    const x = w as View;
+    const lanes = 128;
+    return {
+      steps: [
+        {
+          shader: `quantized/quantize_${bits}`,
+          constants: [lanes, Math.log2(groupSize / 8), typeOf(x), Number(aligned(x, 16))],
+          buffers: [gpuInput(0), gpuOutput(0), gpuOutput(1), gpuOutput(2)],
+          words: [x.size / 8],
+          groups: spreadGroups(Math.ceil(x.size / 8 / lanes)),
+        },
+      ],
+    };
+  },
+};
+
+export const gpuDequantize: GpuKernel<Packing> = {
+  name: "vulkan/quantized/dequantize",
+  gate: { needs, refuse: (inputs, _p, outputs) => tooLarge([...inputs, ...outputs]) },
+  launch: ([w, s], [out], { groupSize, bits }) => {
+    const o = out as View;
+    const lanes = 128;
+    return {
+      steps: [
+        {
+          shader: `quantized/dequantize_${bits}`,
+          constants: [lanes, Math.log2(groupSize / 8), typeOf(s as View), typeOf(o), Number(aligned(w as View, 8)), Number(aligned(o, 16))],
+          buffers: [gpuInput(0), gpuInput(1), gpuInput(2), gpuOutput(0)],
+          words: [o.size / 8],
+          groups: spreadGroups(Math.ceil(o.size / 8 / lanes)),
+        },
+      ],
+    };
+  },
+};

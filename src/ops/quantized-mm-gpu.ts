@@ -1,0 +1,150 @@
+/** GPU kernels of the quantized product for many rows (shaders/quantized/mm_*). */
+import type { View } from "../core/array.ts";
+import { env } from "../core/env.ts";
+import { type GpuDevice, type GpuKernel, type GpuLaunch, type GpuPointer, type GpuStep, gpuInput, gpuOutput, gpuScratchIn, gpuScratchOut, spreadGroups } from "../core/gpu.ts";
+import { type MatrixTile, type Parts, chooseTile, divide, gpuMatmul, matrixShape, tileConstants, tilesFor, whenFull } from "./matmul-gpu.ts";
+import { gpuDequantize } from "./quantized-gpu.ts";
+import { type ProductParams, last, rowsOf } from "./quantized-launch.ts";
+
+const suffixes: Readonly<Record<string, string>> = { float32: "f32", float16: "f16", bfloat16: "bf16" };
+const types: Readonly<Record<string, number>> = { float32: 0, float16: 1, bfloat16: 2 };
+/** As `matrixTiles`, with longer steps along K, so that a row's packed weights fill a cache sector. */
+export const quantizedTiles: readonly MatrixTile[] = [
+  { BM: 128, BN: 128, BK: 64, WM: 64, WN: 32, stages: 1 },
+  { BM: 64, BN: 64, BK: 64, WM: 32, WN: 32, stages: 2 },
+  { BM: 32, BN: 64, BK: 64, WM: 16, WN: 32, stages: 2 },
+];
+/** Rows of x up to which the kernels that read the weights once per row (or few rows) are better. */
+const fewRows = 8;
+
+interface Sizes {
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+}
+const sizesOf = ([x]: readonly View[], [out]: readonly View[]): Sizes => ({ M: rowsOf(x as View), N: last(out as View), K: last(x as View) });
+
+function refusal(inputs: readonly View[], outputs: readonly View[]): string | undefined {
+  const [x, , scales] = inputs as readonly [View, View, View];
+  if (!suffixes[x.dtype.name] || !suffixes[scales.dtype.name]) return `cannot: dtypes ${x.dtype} and ${scales.dtype}`;
+  if ([...inputs, ...outputs].some((v) => v.size >= 2 ** 31) || sizesOf(inputs, outputs).N * last(x) >= 2 ** 31) return "cannot: more than 2^31 elements";
+  return undefined;
+}
+const slower = ({ M }: Sizes): string | undefined => (M <= fewRows && env("MLX_VK_ENABLE_QMM_NATIVE_M1") ? `slower: at most ${fewRows} rows` : undefined);
+
+interface Main {
+  readonly shader: string;
+  readonly constants: readonly number[];
+  readonly groups: readonly [number, number, number];
+  readonly subgroupSize?: number;
+}
+/** The product's step and, with divided K, the one that adds the parts. */
+function launchParts(inputs: readonly View[], outputs: readonly View[], { parts, kPart }: Parts, step: Main): GpuLaunch {
+  const { M, N, K } = sizesOf(inputs, outputs);
+  const out = outputs[0] as View;
+  const operands = [gpuInput(0), gpuInput(1), gpuInput(2), gpuInput(3)];
+  const words = [M, N, K, kPart];
+  if (parts === 1) return { steps: [{ ...step, buffers: [...operands, gpuOutput(0)], words }] };
+  const sum = {
+    shader: "quantized/sum", constants: [256, types[out.dtype.name] as number], buffers: [gpuScratchIn(0), gpuOutput(0)], words: [M * N, parts],
+    groups: spreadGroups(Math.ceil((M * N) / 256)),
+  };
+  return { steps: [{ ...step, buffers: [...operands, gpuScratchOut(0)], words }, sum], scratch: [parts * M * N * 4] };
+}
+
+const matrixKernel = (tiles?: readonly MatrixTile[]): GpuKernel<ProductParams> => {
+  const tileFor = (device: GpuDevice, dtype: string, { M, N }: Sizes): MatrixTile | undefined => {
+    const fragment = matrixShape(device, dtype);
+    return fragment && chooseTile(device, fragment, M, N, 1, true, true, tiles ?? tilesFor(device, quantizedTiles));
+  };
+  return {
+    name: "vulkan/quantized/mm_coopmat",
+    gate: {
+      needs: ["storageBuffer16BitAccess", "shaderInt16", "shaderFloat16", "cooperativeMatrix", "subgroupSizeControl", "vulkanMemoryModel"],
+      env: "MLX_VK_ENABLE_QMM_NATIVE",
+      refuse: (inputs, p, outputs, device) => {
+        const [x, , scales] = inputs as readonly [View, View, View];
+        if (!p.transpose) return "cannot: the weights are not transposed";
+        if (x.dtype !== scales.dtype) return `cannot: x is ${x.dtype} and the scales are ${scales.dtype}`;
+        const sizes = sizesOf(inputs, outputs);
+        if (!tileFor(device, x.dtype.name, sizes)) return `cannot: the device has no matrix units for ${x.dtype}, or too little shared memory`;
+        return refusal(inputs, outputs) ?? slower(sizes);
+      },
+    },
+    launch: (inputs, outputs, p, device) => {
+      const [x] = inputs as [View];
+      const sizes = sizesOf(inputs, outputs);
+      const { M, N, K } = sizes;
+      const t = tileFor(device, x.dtype.name, sizes) as MatrixTile;
+      const groups = Math.ceil(M / t.BM) * Math.ceil(N / t.BN);
+      const parts = divide(K, whenFull(groups), 256, t.BK, M * N * 4);
+      const xWide = (x.offset * 2) % 16 === 0;
+      const fragment = tileConstants(t, matrixShape(device, x.dtype.name) as NonNullable<ReturnType<typeof matrixShape>>, device.subgroupSize);
+      const constants = [Number(parts.parts > 1), ...fragment, t.stages, p.bits, p.groupSize, Number(xWide), Number(N % 8 === 0)];
+      return launchParts(inputs, outputs, parts, { shader: `quantized/mm_coopmat_${suffixes[x.dtype.name]}`, constants, groups: spreadGroups(groups * parts.parts), subgroupSize: device.subgroupSize });
+    },
+  };
+};
+/** The kernel on matrix units with tiles to choose from: for benches and tests. */
+export const quantizedWithTiles = (tiles: readonly MatrixTile[]): GpuKernel<ProductParams> => matrixKernel(tiles);
+
+const tiledKernel: GpuKernel<ProductParams> = {
+  name: "vulkan/quantized/mm_tiled",
+  gate: { needs: ["storageBuffer16BitAccess", "shaderInt16", "shaderFloat16"], env: "MLX_VK_ENABLE_QMM_NATIVE", refuse: (inputs, _p, outputs) => refusal(inputs, outputs) ?? slower(sizesOf(inputs, outputs)) },
+  launch: (inputs, outputs, p) => {
+    const [x, , scales] = inputs as readonly [View, View, View];
+    const { M, N, K } = sizesOf(inputs, outputs);
+    const groups = Math.ceil(M / 64) * Math.ceil(N / 64);
+    const parts = divide(K, whenFull(groups), 256, 32, M * N * 4);
+    const outType = parts.parts > 1 ? 0 : (types[(outputs[0] as View).dtype.name] as number);
+    return launchParts(inputs, outputs, parts, {
+      shader: `quantized/mm_tiled_${suffixes[x.dtype.name]}`, constants: [p.bits, p.groupSize, Number(p.transpose), types[scales.dtype.name] as number, outType],
+      groups: spreadGroups(groups * parts.parts),
+    });
+  },
+};
+/** Most bytes of unpacked weights. */
+const unpackedLimit = 512 << 20;
+/** Rows from which unpacking the weights once is cheaper than unpacking them for every tile of rows. */
+const manyRows = 32;
+const matmulOnMatrixUnits = gpuMatmul.find((k) => k.name === "vulkan/matmul/coopmat") as GpuKernel;
+
+/** The weights as a dense matrix [N, K] and as the right operand [K, N]. */
+function unpackedViews(inputs: readonly View[], outputs: readonly View[]): { dense: View; right: View } {
+  const { N, K } = sizesOf(inputs, outputs);
+  const { dtype } = inputs[0] as View;
+  const common = { dtype, offset: 0, size: N * K };
+  return { dense: { ...common, shape: [N, K], strides: [K, 1], contiguous: true }, right: { ...common, shape: [K, N], strides: [1, K], contiguous: false } };
+}
+/** The same steps over other buffers. */
+const moved = (steps: readonly GpuStep[], to: (p: GpuPointer) => GpuPointer): GpuStep[] => steps.map((s) => ({ ...s, buffers: s.buffers.map(to) }));
+
+/** Unpacks the weights into scratch memory, once, and multiplies them as a dense matrix: unpacking inside the product repeats it for every tile of rows. */
+const unpackedKernel: GpuKernel<ProductParams> = {
+  name: "vulkan/quantized/mm_unpacked",
+  gate: {
+    needs: ["storageBuffer16BitAccess", "shaderInt16", "shaderFloat16", "cooperativeMatrix", "subgroupSizeControl", "vulkanMemoryModel"],
+    refuse: (inputs, p, outputs, device) => {
+      if (!p.transpose) return "cannot: the weights are not transposed";
+      const sizes = sizesOf(inputs, outputs);
+      if (2 * sizes.N * sizes.K > unpackedLimit) return `cannot: the unpacked weights take more than ${unpackedLimit >> 20} MiB`;
+      const { right } = unpackedViews(inputs, outputs);
+      const why = refusal(inputs, outputs) ?? matmulOnMatrixUnits.gate?.refuse?.([inputs[0] as View, right], {}, outputs, device);
+      return why ?? (sizes.M < manyRows ? `slower: less than ${manyRows} rows` : undefined);
+    },
+  },
+  launch: (inputs, outputs, p, device) => {
+    const [x, ...weights] = inputs as [View, ...View[]];
+    const { dense, right } = unpackedViews(inputs, outputs);
+    const unpack = gpuDequantize.launch(weights, [dense], { bits: p.bits, groupSize: p.groupSize } as Parameters<typeof gpuDequantize.launch>[2], device);
+    const product = matmulOnMatrixUnits.launch([x, right], outputs, {}, device);
+    return {
+      steps: [
+        ...moved(unpack.steps, (b) => (b.of === "input" ? { ...b, index: b.index + 1 } : gpuScratchOut(0, b.bytes))),
+        ...moved(product.steps, (b) => (b.of === "scratch" ? { ...b, index: b.index + 1 } : b.of === "input" && b.index === 1 ? gpuScratchIn(0, b.bytes) : b)),
+      ],
+      scratch: [2 * dense.size, ...(product.scratch ?? [])],
+    };
+  },
+};
+export const gpuQuantizedMM: readonly GpuKernel<ProductParams>[] = [unpackedKernel, matrixKernel(), tiledKernel];
