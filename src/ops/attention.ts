@@ -6,11 +6,12 @@ import { opError } from "../core/error.ts";
 import { type Arg, defineOp, f32, type InputLayout, input, type Kernel, type Launch, output, scratch, type Step, word } from "../core/op.ts";
 import { formatShape } from "../core/shape.ts";
 import type { Batching } from "../core/rules.ts";
+import { gpuAttention } from "./attention-gpu.ts";
 import { add, multiply } from "./binary.ts";
 import { less } from "./compare.ts";
 import { concatenate } from "./concat.ts";
 import { type ArrayLike, streamArg, toArray } from "./convert.ts";
-import { arange, tri } from "./creation.ts";
+import { arange, tri, zeros } from "./creation.ts";
 import { matmul } from "./matmul.ts";
 import { broadcastTo, expandDims, reshape, swapaxes } from "./movement.ts";
 import { max } from "./reduce.ts";
@@ -239,6 +240,8 @@ function maskedScores(scores: MxArray, inputs: readonly MxArray[], params: Atten
 function definition(inputs: readonly MxArray[], params: AttentionParams): MxArray[] {
   const sizes = sizesOf(inputs.map((x) => x.desc));
   const { B, H, Hkv, G, Tq, Tk, D, Dv } = sizes;
+  // The greatest of no scores does not exist.
+  if (Tk === 0) return [zeros([B, H, Tq, Dv], (inputs[0] as MxArray).dtype)];
   const [q, k, v] = inputs.slice(0, 3).map((x) => castTo(x, float32)) as [MxArray, MxArray, MxArray];
   const queries = multiply(reshape(q, [B, Hkv, G, Tq, D]), params.scale);
   let scores = maskedScores(matmul(queries, swapaxes(expandDims(k, 2), -1, -2)), inputs, params, sizes);
@@ -271,6 +274,7 @@ const apply = defineOp<AttentionParams>({
   jvp: "composite",
   vmap: batch,
   kernels: [tiles, rows],
+  gpu: gpuAttention,
 });
 
 /**
