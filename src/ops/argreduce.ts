@@ -5,6 +5,7 @@ import { uint32 } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
 import { type Apply, type Launch, defineOp, input, output, scratch } from "../core/op.ts";
 import { formatShape, normalizeAxis, reducedShape, sizeOf } from "../core/shape.ts";
+import { gpuArgReduce } from "./argreduce-gpu.ts";
 import { type ArrayLike, type AxisArgument, reductionArgs, toArray } from "./convert.ts";
 import { reshapeTo } from "./reshape.ts";
 import { type Section, grainFor, sectionsOf, sizeOfSections, storedNames } from "./sections.ts";
@@ -83,6 +84,7 @@ const argReduction = (name: "argmax" | "argmin", better: (a: number, b: number) 
         launch: ([x], [out], { axis }) => launchArgReduce(name, x as View, out as View, axis),
       },
     ],
+    gpu: gpuArgReduce(name),
   });
 const argmaxOp = argReduction("argmax", (a, b) => a > b);
 const argminOp = argReduction("argmin", (a, b) => a < b);

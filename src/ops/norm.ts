@@ -10,6 +10,7 @@ import { add, multiply, subtract } from "./binary.ts";
 import { astype } from "./cast.ts";
 import { type ArrayLike, streamArg, toArray } from "./convert.ts";
 import { reshape } from "./movement.ts";
+import { gpuNorm } from "./norm-gpu.ts";
 import { mean } from "./reduce.ts";
 import { rsqrt, square } from "./unary.ts";
 
@@ -137,6 +138,7 @@ const applyRms = defineOp<NormParams>({
   infer: (inputs, params) => infer("rmsNorm", inputs, params),
   reference: (data, avals, params) => reference(data, avals, params, (row) => row.map((x) => x / Math.sqrt(average(row.map((v) => v * v)) + params.eps))),
   kernels: [kernelOf("rms")],
+  gpu: gpuNorm("rms"),
 });
 const applyLayer = defineOp<NormParams>({
   name: "layerNorm",
@@ -154,6 +156,7 @@ const applyLayer = defineOp<NormParams>({
       return row.map((x) => (x - mean) / deviation);
     }),
   kernels: [kernelOf("layer")],
+  gpu: gpuNorm("layer"),
 });
 
 /** Casts all inputs to their common type and applies. */

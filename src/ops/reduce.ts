@@ -16,6 +16,7 @@ import { ones } from "./creation.ts";
 import type { Binary } from "./elementwise.ts";
 import { reshape, transpose } from "./movement.ts";
 import { forEachIndex } from "./oracle.ts";
+import { gpuReduce } from "./reduce-gpu.ts";
 import { sliceAxis } from "./region.ts";
 import { reshapeTo } from "./reshape.ts";
 import { cumprod } from "./scan.ts";
@@ -194,6 +195,7 @@ function reduction({ rule, dtype, identity, f, complex, nonEmpty, derivative }: 
     },
     reference: ([x], [aval], { axes }, [out]) => [referenceReduce(x as Float64Array, aval as Aval, axes, out as Aval, identity, f)],
     kernels: [kernelOf(rule)],
+    gpu: gpuReduce(rule),
   });
 }
 const same = (d: Dtype): Dtype => d;
@@ -226,6 +228,7 @@ const meanOp = defineOp<ReduceParams>({
   },
   // The division happens before the one rounding to a 16-bit type, so a mean of large float16 values does not overflow.
   kernels: [kernelOf("sum", countOf)],
+  gpu: gpuReduce("sum", countOf),
 });
 
 type Reduce = (a: ArrayLike, axis?: AxisArgument | boolean | S, keepdims?: boolean | S | null, s?: S | null) => MxArray;

@@ -9,6 +9,7 @@ import type { Batching } from "../core/rules.ts";
 import { type ArrayLike, streamArg, toArray } from "./convert.ts";
 import { broadcastTo, reshape } from "./movement.ts";
 import { castTo, kernelDtype, kernelSuffix, mergeDims } from "./norm.ts";
+import { gpuRope } from "./rope-gpu.ts";
 
 interface RopeParams {
   readonly dims: number;
@@ -126,6 +127,7 @@ const apply = defineOp<RopeParams>({
   jvp: ({ inputs: [, ...rest], tangents: [t], params, apply: again }) => (t ? again([t, ...rest], params) : [undefined]),
   vmap: batch,
   kernels: [kernel],
+  gpu: gpuRope,
 });
 
 /** The offset as a parameter (number) or as an input (array). */

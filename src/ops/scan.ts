@@ -10,6 +10,7 @@ import { astype } from "./cast.ts";
 import { type ArrayLike, toArray } from "./convert.ts";
 import { equal, logicalAnd } from "./compare.ts";
 import { reshape } from "./movement.ts";
+import { gpuScan } from "./scan-gpu.ts";
 import { where } from "./select.ts";
 import { exp, log, negative } from "./unary.ts";
 import { grainFor, storedNames } from "./sections.ts";
@@ -84,6 +85,7 @@ const scan = ({ name, f, start, dtype = (d) => d, complex = false, vjp = "none",
     },
     reference: ([x], [aval], params) => [referenceScan(x as Float64Array, aval as Aval, params, start((aval as Aval).dtype), f)],
     kernels: [{ name: `wasm/scan/${name}`, inPlace: [0], launch: ([x], [out], params) => launchScan(name, x as View, out as View, params) }],
+    gpu: gpuScan(name),
   });
 
 /** Smallest and largest value of a type. */

@@ -10,6 +10,7 @@ import { type ArrayLike, type AxisArgument, reductionArgs, toArray } from "./con
 import { multiply, subtract } from "./binary.ts";
 import { expandDims, reshape, transpose } from "./movement.ts";
 import { sum } from "./reduce.ts";
+import { gpuLogsumexp, gpuSoftmax } from "./softmax-gpu.ts";
 import { grainFor, storedNames } from "./sections.ts";
 
 type S = StreamOrDevice;
@@ -70,6 +71,7 @@ const softmaxOp = defineOp({
     ),
   ],
   kernels: [{ name: "wasm/softmax/softmax", inPlace: [0], launch: ([x]) => launchSoftmax(x as View) }],
+  gpu: gpuSoftmax,
 });
 /** y (v - sum(v y)): the Jacobian of softmax, which is symmetric, times v. */
 function projected(y: MxArray, v: MxArray): MxArray {
@@ -89,6 +91,7 @@ const logsumexpOp = defineOp({
     }),
   ],
   kernels: [{ name: "wasm/softmax/logsumexp", launch: ([x], [out]) => launchLogsumexp(x as View, out as View) }],
+  gpu: gpuLogsumexp,
 });
 
 /** The array with the given axes moved behind the others and flattened, and the order of axes that does it. */
