@@ -5,6 +5,7 @@ import { promote } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
 import { type Step, defineOp, input, output } from "../core/op.ts";
 import { formatShape, normalizeAxis, rowStrides } from "../core/shape.ts";
+import { gpuConcatenate } from "./concat-gpu.ts";
 import { copySteps } from "./copy.ts";
 import { type ArrayLike, toArray } from "./convert.ts";
 import { broadcastTo, expandDims } from "./movement.ts";
@@ -70,6 +71,7 @@ const concatenateOp = defineOp<{ axis: number }>({
       },
     },
   ],
+  gpu: gpuConcatenate,
 });
 
 /** The arrays as members of one dtype. */

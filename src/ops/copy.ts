@@ -2,6 +2,7 @@
 import type { View } from "../core/array.ts";
 import { type Arg, type Pointer, type Step, defineOp, input, output } from "../core/op.ts";
 import { type Shape, collapseDims, rowStrides } from "../core/shape.ts";
+import { gpuCopy } from "./copy-gpu.ts";
 
 /** Bytes that one thread should take at a time: some 10 us of copying. */
 const chunkBytes = 131072;
@@ -103,4 +104,5 @@ export const copyOp = defineOp({
       launch: ([a], [out]) => ({ steps: copySteps((out as View).dtype.size, (a as View).shape, input(0), (a as View).strides, output(0), rowStrides((a as View).shape)) }),
     },
   ],
+  gpu: gpuCopy,
 });

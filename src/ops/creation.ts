@@ -6,6 +6,7 @@ import { opError } from "../core/error.ts";
 import { type Arg, defineOp, input, output } from "../core/op.ts";
 import { type Shape, formatShape } from "../core/shape.ts";
 import { copySteps, fillStep } from "./copy.ts";
+import { gpuBand, gpuBandPart, gpuDiag, gpuFull, gpuRange } from "./creation-gpu.ts";
 import { type ArrayLike, requireDtype, shapeArgument, toArray } from "./convert.ts";
 import { multiply } from "./binary.ts";
 import { broadcastArrays, broadcastTo, diagonal, expandDims } from "./movement.ts";
@@ -44,6 +45,7 @@ const fullOp = defineOp<{ shape: Shape }>({
       },
     },
   ],
+  gpu: gpuFull,
 });
 
 /** An array of one value (or of an array broadcast to the shape), by default of the value's dtype. */
@@ -102,6 +104,7 @@ const rangeOp = defineOp<{ size: number; start: number; step: number; last: numb
       },
     },
   ],
+  gpu: gpuRange,
 });
 
 /**
@@ -167,6 +170,7 @@ const bandOp = defineOp<Band & { rows: number; columns: number }>({
       launch: (_inputs, [out], p) => ({ steps: bandSteps(out as View, p, 1) }),
     },
   ],
+  gpu: gpuBand,
 });
 function bandSteps(out: View, p: Band, single: 0 | 1) {
   const rows = out.shape[out.shape.length - 2] as number;
@@ -214,6 +218,7 @@ const bandPartOp = defineOp<Band>({
       launch: (_inputs, [out], p) => ({ steps: bandSteps(out as View, p, 0) }),
     },
   ],
+  gpu: gpuBandPart,
 });
 function triangle(op: string, array: ArrayLike, k: unknown, band: (k: number) => Band, s: S): MxArray {
   const a = toArray(array);
@@ -259,6 +264,7 @@ const diagOp = defineOp<{ k: number }>({
       },
     },
   ],
+  gpu: gpuDiag,
 });
 
 /** The matrix with a 1-d array on diagonal k, or diagonal k of a 2-d array. */

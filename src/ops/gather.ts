@@ -7,6 +7,7 @@ import { type Shape, broadcastShapes, collapseDims, formatShape, sizeOf } from "
 import { int32 } from "../core/dtype.ts";
 import { arange, zerosLike } from "./creation.ts";
 import { equal } from "./compare.ts";
+import { gpuGather, gpuMaskedScatter, gpuPutAlongAxis, gpuScatter, gpuTakeAlongAxis } from "./gather-gpu.ts";
 import { broadcastTo, moveaxis } from "./movement.ts";
 import { where } from "./select.ts";
 import { blank, flatIndex, forEachIndex, move, widthOf } from "./oracle.ts";
@@ -163,6 +164,7 @@ const gatherOp = defineOp<GatherParams>({
       },
     },
   ],
+  gpu: gpuGather,
 });
 
 /** Checks index arrays and broadcasts them to one shape. */
@@ -215,6 +217,7 @@ const takeAlongAxisOp = defineOp<{ axis: number }>({
       },
     },
   ],
+  gpu: gpuTakeAlongAxis,
 });
 
 /** Elements along one axis; `indices` has x's shape except along that axis. */
@@ -313,6 +316,7 @@ const scatterOp = defineOp<ScatterParams>({
       launch: (inputs, [out], p) => ({ steps: scatterLaunch(inputs, out as View, p) }),
     },
   ],
+  gpu: gpuScatter,
 });
 
 function scatterLaunch(inputs: readonly View[], out: View, p: ScatterParams): Step[] {
@@ -399,6 +403,7 @@ const scatterAlongOp = defineOp<{ axis: number; mode: ScatterMode }>({
       },
     },
   ],
+  gpu: gpuPutAlongAxis,
 });
 
 /** `x` with values put at (or combined with) places along one axis; indices and values have x's shape except along that axis. */
@@ -437,6 +442,7 @@ const maskedScatterOp = defineOp<{ depth: number }>({
       },
     },
   ],
+  gpu: gpuMaskedScatter,
 });
 
 /**

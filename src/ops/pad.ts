@@ -13,6 +13,7 @@ import { within } from "./scope.ts";
 import { subtract } from "./binary.ts";
 import { sum } from "./reduce.ts";
 import { castTo, sliceAxis, sliceRegion } from "./region.ts";
+import { gpuPad } from "./pad-gpu.ts";
 import { reshapeTo } from "./reshape.ts";
 
 type S = StreamOrDevice | null | undefined;
@@ -51,6 +52,7 @@ const padOp = defineOp<{ low: Shape; high: Shape }>({
       },
     },
   ],
+  gpu: gpuPad,
 });
 
 type PadWidth = number | readonly number[] | readonly (readonly number[])[];

@@ -17,6 +17,7 @@ import { take } from "./indexing.ts";
 import { svd } from "./linalg.ts";
 import { matmul } from "./matmul.ts";
 import { expandDims, squeeze, view } from "./movement.ts";
+import { gpuRandomBits, gpuRandomKey } from "./random-gpu.ts";
 import { within } from "./scope.ts";
 import { argsort } from "./sort.ts";
 import { abs, erf, erfinv, floor, log, log1p, negative, sign, sqrt } from "./unary.ts";
@@ -86,6 +87,7 @@ const bitsOp = defineOp<BitsParams>({
     return [Float64Array.from(out)];
   },
   kernels: [{ name: "wasm/random/bits", launch: ([keys], _out, params) => launchBits(keys as View, params) }],
+  gpu: gpuRandomBits,
 });
 /** A key whose words are known now. It stays lazy, so that making one never waits for work in flight. */
 const keyOp = defineOp<{ words: Key }>({
@@ -96,6 +98,7 @@ const keyOp = defineOp<{ words: Key }>({
   infer: () => [{ shape: [2], dtype: uint32 }],
   reference: (_inputs, _avals, { words }) => [Float64Array.from(words)],
   kernels: [{ name: "wasm/random/key", launch: (_inputs, _outputs, { words }) => ({ steps: [{ entry: "random/key", args: [output(0), words[0] | 0, words[1] | 0], units: 1, grain: 1 }] }) }],
+  gpu: gpuRandomKey,
 });
 const keyArray = (words: Key, s?: S | null): MxArray => keyOp([], { words }, s)[0] as MxArray;
 

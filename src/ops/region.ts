@@ -11,6 +11,7 @@ import { copySteps } from "./copy.ts";
 import { zerosLike } from "./creation.ts";
 import { broadcastTo } from "./movement.ts";
 import { byIndex, flatIndex, forEachIndex, move, widthOf } from "./oracle.ts";
+import { gpuSliceUpdate } from "./slice-gpu.ts";
 
 type S = StreamOrDevice | null | undefined;
 
@@ -128,6 +129,7 @@ const sliceUpdateOp = defineOp<Region>({
       },
     },
   ],
+  gpu: gpuSliceUpdate,
 });
 
 /** `src` with the part that a region names replaced by `update`, which is cast and broadcast to the region's shape. */

@@ -11,6 +11,7 @@ import { zerosLike } from "./creation.ts";
 import { broadcastTo } from "./movement.ts";
 import { byIndex, flatIndex, forEachIndex, move, widthOf } from "./oracle.ts";
 import { type Region, type Slice as SliceParts, SliceIndex, arrayOf, castTo, sliceAxis, sliceRegion, updateRegion } from "./region.ts";
+import { gpuDynamicSlice, gpuDynamicSliceUpdate } from "./slice-gpu.ts";
 import { within } from "./scope.ts";
 
 type S = StreamOrDevice | null | undefined;
@@ -56,6 +57,7 @@ const dynamicSliceOp: Apply<{ axes: readonly number[]; shape: Shape }> = defineO
       },
     },
   ],
+  gpu: gpuDynamicSlice,
 });
 
 function movedBy(pointer: Pointer, moves: "src" | "dst", shape: Shape, strides: Shape, part: Shape, axes: readonly number[]) {
@@ -104,6 +106,7 @@ const dynamicSliceUpdateOp: Apply<{ axes: readonly number[] }> = defineOp<{ axes
       },
     },
   ],
+  gpu: gpuDynamicSliceUpdate,
 });
 
 type StartIndices = ArrayLike | readonly number[] | Int32Array;

@@ -10,6 +10,7 @@ import { zerosLike } from "./creation.ts";
 import { gatherAlong, scatterAlong } from "./gather.ts";
 import { moveaxis, reshape } from "./movement.ts";
 import { sliceAxis } from "./region.ts";
+import { gpuArgsort, gpuSort } from "./sort-gpu.ts";
 
 type S = StreamOrDevice;
 /** Scratch that every thread has (assembly/README.md). */
@@ -64,6 +65,7 @@ const sortOp = defineOp({
   },
   reference: ([x], [aval]) => [referenceSort(x as Float64Array, aval as Aval, (line, i) => line[i] as number)],
   kernels: [{ name: "wasm/sort/sort", inPlace: [0], launch: ([x]) => launchSort("sort", x as View) }],
+  gpu: gpuSort,
 });
 const argsortOp = defineOp({
   name: "argsort",
@@ -76,6 +78,7 @@ const argsortOp = defineOp({
   },
   reference: ([x], [aval]) => [referenceSort(x as Float64Array, aval as Aval, (_line, i) => i)],
   kernels: [{ name: "wasm/sort/argsort", launch: ([x]) => launchSort("argsort", x as View) }],
+  gpu: gpuArgsort,
 });
 
 type Axis = number | null | S;
