@@ -1,21 +1,21 @@
 /**
- * Generated SPIR-V: valid, and equal to the WebAssembly kernels bit for bit on devices that round division and square root correctly
- * (lavapipe does); NaN payloads and subnormal float32 numbers may differ.
+ * Generated SPIR-V, one element per invocation: valid, and equal to the WebAssembly kernels bit for bit on devices that round division and square root correctly
+ * (lavapipe does); NaN payloads and subnormal float32 numbers may differ. Several elements per invocation: gpu-elementwise.test.ts.
  */
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type SpirvFeatures, elementwiseSpirv } from "../src/codegen/elementwise-spirv.ts";
+import { type SpirvFeatures, elementwiseSpirv, reciprocal } from "../src/codegen/elementwise-spirv.ts";
 import * as dt from "../src/core/dtype.ts";
 import { type MathOp, type Value, expr as e } from "../src/core/expr.ts";
 import { rowStrides } from "../src/core/shape.ts";
-import { type TestInput, decode, encode, runGroup } from "./helpers/group.ts";
-import { type TestDevice, closeTestDevice, openTestDevice, runOnDevice, skipReason, vulkanRequired } from "./helpers/vulkan.ts";
+import { type Output, type SameOptions, row, same as sameOnDevice } from "./helpers/elementwise.ts";
+import { type TestInput, encode } from "./helpers/group.ts";
+import { type TestDevice, closeTestDevice, directKernel, openTestDevice, runOnDevice, skipReason, vulkanRequired } from "./helpers/vulkan.ts";
 
 const scalarDtypes = dt.dtypes.filter((d) => d !== dt.complex64);
-type Output = { dtype: dt.Dtype; value: Value };
 
 const everything: SpirvFeatures = {
   shaderInt64: true,
@@ -76,19 +76,32 @@ describe("modules", () => {
   test.skipIf(!validator)("pass spirv-val", () => {
     const folder = mkdtempSync(join(tmpdir(), "mlx-vk-spv-"));
     try {
-      const check = (name: string, group: { shape: number[]; strides: number[][]; dtypes: dt.Dtype[]; outputs: Output[] }): void => {
-        const launch = elementwiseSpirv(
+      const check = (name: string, group: { shape: number[]; strides: number[][]; dtypes: dt.Dtype[]; outputs: Output[]; lanes?: number; tiled?: boolean }): void => {
+        const step = elementwiseSpirv(
           { shape: group.shape, inputs: group.dtypes.map((dtype, i) => ({ dtype, strides: group.strides[i] as number[] })), outputs: group.outputs, expr: e },
-          everything,
+          { features: everything },
+          { lanes: group.lanes ?? 1, tiled: group.tiled, aligned: group.dtypes.map(() => true) },
         );
-        if (typeof launch === "string") throw new Error(launch);
         const file = join(folder, `${name}.spv`);
-        writeFileSync(file, launch.kernel.code());
+        writeFileSync(file, directKernel(step).code());
         const run = spawnSync("spirv-val", ["--target-env", "vulkan1.3", "--scalar-block-layout", file], { encoding: "utf8" });
         expect(`${name}: ${run.stdout}${run.stderr}`).toBe(`${name}: `);
       };
       for (const dtype of scalarDtypes) {
         check(dtype.name, { shape: [8], strides: [[1], [1]], dtypes: [dtype, dtype], outputs: [{ dtype, value: mixture(dtype) }] });
+        for (const lanes of [2, 4, 8]) {
+          check(`${dtype.name}-${lanes}`, { shape: [8], strides: [[1], [1]], dtypes: [dtype, dtype], outputs: [{ dtype, value: mixture(dtype) }], lanes });
+          check(`${dtype.name}-rows-${lanes}`, {
+            shape: [2, 3, 8],
+            strides: [
+              [0, 0, 1],
+              [0, 2, 0],
+            ],
+            dtypes: [dtype, dtype],
+            outputs: [{ dtype, value: mixture(dtype) }],
+            lanes,
+          });
+        }
         check(`${dtype.name}-strided`, {
           shape: [2, 3, 4],
           strides: [
@@ -102,6 +115,7 @@ describe("modules", () => {
         check(`${dtype.name}-casts`, { shape: [8], strides: [[1]], dtypes: [dtype], outputs: casts.slice(0, 7) });
         check(`${dtype.name}-casts2`, { shape: [8], strides: [[1]], dtypes: [dtype], outputs: casts.slice(7) });
       }
+      check("tiles", { shape: [40, 64], strides: [[1, 40], [64, 1]], dtypes: [dt.bfloat16, dt.float32], outputs: [{ dtype: dt.bfloat16, value: e.add(e.input(0, dt.bfloat16), e.input(1, dt.float32)) }], lanes: 4, tiled: true });
       for (const op of unary) check(op, { shape: [8], strides: [[1]], dtypes: [dt.float32], outputs: [{ dtype: dt.float32, value: e.math(op as "exp", e.input(0, dt.float32)) }] });
     } finally {
       rmSync(folder, { recursive: true });
@@ -123,24 +137,54 @@ describe("modules", () => {
       signedZeroInfNanPreserveFloat32: false,
       signedZeroInfNanPreserveFloat64: false,
     };
-    expect(elementwiseSpirv(group(dt.float64), none)).toBe("cannot: the device has no float64");
-    expect(elementwiseSpirv(group(dt.int64), none)).toBe("cannot: the device has no int64");
-    expect(elementwiseSpirv(group(dt.int8), none)).toBe("cannot: the device cannot address 8-bit elements");
-    expect(elementwiseSpirv(group(dt.bfloat16), none)).toBe("cannot: the device cannot address 16-bit elements");
-    expect(elementwiseSpirv(group(dt.float32, 2 ** 31), none)).toMatch("cannot: 2147483648 elements");
-    expect(typeof elementwiseSpirv(group(dt.float32), none)).toBe("object");
-    const many = Array.from({ length: 16 }, () => ({ dtype: dt.float32, strides: [1] }));
-    const sum = many.map((_, i) => e.input(i, dt.float32)).reduce((a, b) => e.add(a, b));
-    expect(elementwiseSpirv({ shape: [8], inputs: many, outputs: [{ dtype: dt.float32, value: sum }], expr: e }, none)).toMatch("bytes of push constants");
+    const step = (g: Parameters<typeof elementwiseSpirv>[0]): ReturnType<typeof elementwiseSpirv> => elementwiseSpirv(g, { features: none });
+    expect(step(group(dt.float64))).toBe("cannot: the device has no float64");
+    expect(step(group(dt.int64))).toBe("cannot: the device has no int64");
+    expect(step(group(dt.int8))).toBe("cannot: the device cannot address 8-bit elements");
+    expect(step(group(dt.bfloat16))).toBe("cannot: the device cannot address 16-bit elements");
+    expect(step(group(dt.float32, 2 ** 31))).toMatch("cannot: 2147483648 elements");
+    expect(typeof step(group(dt.float32))).toBe("object");
+    const sum = (n: number): ReturnType<typeof elementwiseSpirv> =>
+      step({
+        shape: [8],
+        inputs: Array.from({ length: n }, () => ({ dtype: dt.float32, strides: [1] })),
+        outputs: [{ dtype: dt.float32, value: Array.from({ length: n }, (_, i) => e.input(i, dt.float32)).reduce((a, b) => e.add(a, b)) }],
+        expr: e,
+      });
+    expect(sum(16)).toBe("cannot: 17 operands need 144 bytes of push constants for their addresses, 128 are portable");
+    expect(typeof sum(14)).toBe("object");
+  });
+  test("words that do not fit the push constants go to a table", () => {
+    const strides = [120, 24, 6, 2, 1].map((s) => 2 * s);
+    const step = (n: number): ReturnType<typeof elementwiseSpirv> =>
+      elementwiseSpirv(
+        { shape: [2, 5, 4, 3, 2], inputs: Array.from({ length: n }, (_, i) => ({ dtype: dt.float32, strides: strides.map((s) => s * (i + 1)) })), outputs: [{ dtype: dt.float32, value: e.input(0, dt.float32) }], expr: e },
+        { features: everything },
+      );
+    const [one, many] = [step(1), step(12)];
+    if (typeof one === "string" || typeof many === "string") throw new Error("refused");
+    expect(one.table).toBeUndefined();
+    expect(many.words).toEqual([]);
+    expect(many.table?.length).toBeGreaterThan(12);
+  });
+  test("division by multiplication is exact below 2^31", () => {
+    const divisors = [1, 2, 3, 5, 7, 8, 12, 100, 641, 65535, 65536, 1000003, 2 ** 30 - 1, 2 ** 30, 2 ** 30 + 1, 2 ** 31 - 1];
+    for (const d of divisors) {
+      const [multiplier, shift] = reciprocal(d);
+      expect(multiplier).toBeLessThan(2 ** 32);
+      const ks = [0, 1, 2, 3, 1000, Math.floor((2 ** 31 - 1) / d) - 1, Math.floor((2 ** 31 - 1) / d)];
+      const ns = ks.flatMap((k) => [k * d - 1, k * d, k * d + d - 1]).concat(2 ** 31 - 1, 2 ** 31 - 2);
+      for (const n of ns) if (n >= 0 && n < 2 ** 31) expect(Number((BigInt(2 * n) * BigInt(multiplier)) >> 32n) >>> shift).toBe(Math.floor(n / d));
+    }
   });
   test("a kernel depends on structure only; large sizes use rows of workgroups", () => {
     const launch = (n: number) =>
-      elementwiseSpirv({ shape: [n], inputs: [{ dtype: dt.float32, strides: [1] }], outputs: [{ dtype: dt.float32, value: e.neg(e.input(0, dt.float32)) }], expr: e }, everything);
+      elementwiseSpirv({ shape: [n], inputs: [{ dtype: dt.float32, strides: [1] }], outputs: [{ dtype: dt.float32, value: e.neg(e.input(0, dt.float32)) }], expr: e }, { features: everything }, { lanes: 1 });
     const [a, b] = [launch(5), launch(100_000_000)];
     if (typeof a === "string" || typeof b === "string") throw new Error("refused");
-    expect(a.kernel).toBe(b.kernel);
+    expect(a.shader).toBe(b.shader);
     expect(a.groups).toEqual([1, 1, 1]);
-    expect(b.groups).toEqual([65535, 6, 1]);
+    expect(b.groups).toEqual([65535, 12, 1]);
   });
 });
 
@@ -151,22 +195,7 @@ describe.skipIf(skipReason !== undefined)(`on the device${skipReason ? ` (skippe
   });
   afterAll(() => closeTestDevice(device));
 
-  /** Bits of both must be equal, any NaN for any NaN; a subnormal float32 may be 0. */
-  function same(shape: readonly number[], inputs: readonly TestInput[], outputs: readonly Output[], over?: number): void {
-    const wanted = runGroup(shape, inputs, outputs, over === undefined ? {} : { over });
-    const got = runOnDevice(device, shape, inputs, outputs, over);
-    outputs.forEach(({ dtype }, j) => {
-      const [w, g] = [wanted[j] as unknown as ArrayLike<number | bigint>, got[j] as unknown as ArrayLike<number | bigint>];
-      expect(g.length).toBe(w.length);
-      const [wv, gv] = dtype.isFloat ? [decode(dtype, w), decode(dtype, g)] : [w, g];
-      for (let i = 0; i < w.length; i++) {
-        if (Object.is(wv[i], gv[i])) continue;
-        if (dtype === dt.float32 && Math.abs(Number(wv[i])) < 2 ** -126 && Number(gv[i]) === 0) continue;
-        throw new Error(`output ${j} (${dtype}), element ${i}: ${gv[i]} on the device, ${wv[i]} on the CPU`);
-      }
-    });
-  }
-  const row = (dtype: dt.Dtype, values: readonly (number | bigint)[]): TestInput => ({ dtype, strides: [1], data: encode(dtype, values) });
+  const same = (shape: readonly number[], inputs: readonly TestInput[], outputs: readonly Output[], options: SameOptions = {}): void => sameOnDevice(device, shape, inputs, outputs, options);
 
   test.each(scalarDtypes.map((d) => [d.name, d] as const))("%s: arithmetic, every tail", (_, dtype) => {
     const value = mixture(dtype);
@@ -237,7 +266,7 @@ describe.skipIf(skipReason !== undefined)(`on the device${skipReason ? ` (skippe
       Number.NEGATIVE_INFINITY,
       Number.NaN,
     ]).filter((x) => Math.abs(x) >= 2 ** -126 || x === 0 || Number.isNaN(x));
-    same([data.length], [{ dtype: dt.float32, strides: [1], data }], [{ dtype: dt.float32, value: e.math(op as "exp", e.input(0, dt.float32)) }]);
+    same([data.length], [{ dtype: dt.float32, strides: [1], data }], [{ dtype: dt.float32, value: e.math(op as "exp", e.input(0, dt.float32)) }], { ulps: 8 });
   });
   test("pow, atan2, and functions of float64", () => {
     const some = [0, -0, 1, -1, 2, -2, 0.5, 3, 1.5, 1e10, 1e-10, -1e10, 30, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, Number.NaN];
@@ -256,7 +285,7 @@ describe.skipIf(skipReason !== undefined)(`on the device${skipReason ? ` (skippe
     same([pairs.length], inputs, [
       { dtype: dt.float32, value: e.pow(x, y) },
       { dtype: dt.float32, value: e.atan2(x, y) },
-    ]);
+    ], { ulps: 8 });
     const z = e.input(0, dt.float64);
     same(
       [400],
@@ -324,17 +353,18 @@ describe.skipIf(skipReason !== undefined)(`on the device${skipReason ? ` (skippe
   test("an output may lie over a contiguous input", () => {
     for (const dtype of [dt.uint8, dt.bfloat16, dt.float32, dt.int64]) {
       const values = ramp(1000, dtype);
-      same([1000], [row(dtype, values), row(dtype, values)], [{ dtype, value: e.narrow(e.add(e.input(0, dtype), e.input(1, dtype)), dtype) }], 1);
+      same([1000], [row(dtype, values), row(dtype, values)], [{ dtype, value: e.narrow(e.add(e.input(0, dtype), e.input(1, dtype)), dtype) }], { over: 1 });
     }
   });
   test("more workgroups than fit in one row", () => {
-    const n = 65535 * 256 + 12345;
+    const n = 65535 * 128 + 12345;
     const data = new Uint8Array(n).map((_, i) => i * 7);
     const [got] = runOnDevice(
       device,
       [n],
       [{ dtype: dt.uint8, strides: [1], data }],
       [{ dtype: dt.uint8, value: e.narrow(e.add(e.input(0, dt.uint8), e.const("i32", 1)), dt.uint8) }],
+      { lanes: 1 },
     );
     const bad = (got as Uint8Array).findIndex((x, i) => x !== (((data[i] as number) + 1) & 255));
     expect(bad).toBe(-1);

@@ -1,295 +1,264 @@
 /**
- * Fused elementwise groups as SPIR-V: the same expressions and lowering as codegen/elementwise.ts, one element per invocation. Operands
- * are device addresses in the push constants, so that a kernel depends only on structure: expression, dtypes, access, number of dimensions.
+ * Plans the dispatch of a fused elementwise group on the GPU: the same expressions and lowering as codegen/elementwise.ts. An invocation
+ * computes one element, or several neighbours that it loads and stores in wide accesses. A kernel depends only on structure: expression,
+ * dtypes, access, number of dimensions; sizes, strides and addresses are push constants (or a table, when those are too short).
  *
  * Results are those of the WebAssembly kernels, bit for bit, except where the device's own arithmetic differs: division and square root
  * (up to 3 ulp on devices that do not round them correctly) and subnormal float32 numbers (which a device may flush to zero).
+ *
+ * In place: output 0 may lie over an input of the same element size that is row-major contiguous over the group's shape, because each
+ * invocation reads all its elements before it writes, and no other reads them.
  */
-import { type Dtype, int16, int8 } from "../core/dtype.ts";
-import { opError } from "../core/error.ts";
-import { type Value, reachable } from "../core/expr.ts";
+import type { Dtype } from "../core/dtype.ts";
+import { reachable } from "../core/expr.ts";
+import { type GeneratedShader, type GpuDevice, type GpuStep, gpuInput, gpuOutput, spreadGroups } from "../core/gpu.ts";
 import { type Group, type Space, mergeDimensions } from "./elementwise.ts";
-import { emitScalar, typeId } from "./lanes-spirv.ts";
+import { weigh } from "./kernel.ts";
+import { type SpirvAccess, type SpirvFeatures, type SpirvPlan, emitSpirvKernel, groupSize, isFlat, tileShape } from "./kernel-spirv.ts";
 import { type Stored, lower } from "./lower.ts";
-import { type Id, SpirvModule, builtIn, decoration, spv, storageClass } from "./spirv.ts";
 
-/** What the device offers; by the names of Vulkan's features. */
-export interface SpirvFeatures {
-  readonly shaderInt64: boolean;
-  readonly shaderFloat64: boolean;
-  readonly shaderInt8: boolean;
-  readonly shaderInt16: boolean;
-  readonly storageBuffer8BitAccess: boolean;
-  readonly storageBuffer16BitAccess: boolean;
-  readonly signedZeroInfNanPreserveFloat32: boolean;
-  readonly signedZeroInfNanPreserveFloat64: boolean;
+export type { SpirvFeatures } from "./kernel-spirv.ts";
+
+/** What of a device the kernels depend on. */
+export interface SpirvDevice {
+  readonly features: SpirvFeatures;
 }
 
-/** A word of the push constants: a number, or half of an operand's address. */
-export type PushWord = number | { readonly of: "input" | "output"; readonly index: number; readonly high: boolean };
-
-export interface SpirvKernel {
-  /** Equal for equal code. */
-  readonly key: string;
-  readonly pushBytes: number;
-  /** The module; made when first asked for. */
-  readonly code: () => Uint32Array;
-}
-export interface SpirvLaunch {
-  readonly kernel: SpirvKernel;
-  readonly push: readonly PushWord[];
-  /** Workgroups in x, y, z; a zero means nothing is to be done. */
-  readonly groups: readonly [number, number, number];
+export interface StepOptions {
+  /** For the inputs, then the outputs: the address of the first element is a multiple of 16. Inputs are taken not to be unless it is said, outputs to be. */
+  readonly aligned?: readonly boolean[] | undefined;
+  /** Most elements per invocation; by default as many as fill 16 bytes where there is enough work for it. */
+  readonly lanes?: number | undefined;
+  /** Tiles where an input's neighbours lie along another dimension than the output's; by default where there is enough work for it. */
+  readonly tiled?: boolean | undefined;
 }
 
-/** How an input lies in the group's space: `flat` row-major contiguous, `once` one value, `strided` anything else. */
-type Access = "flat" | "once" | "strided";
-const letter: Record<Access, string> = { flat: "f", once: "o", strided: "s" };
-
-const groupSize = 256;
+/** Push constants that every device takes, in bytes. */
 const pushLimit = 128;
-const groupLimit = 65535;
+/** Below this many elements more invocations are better than wide accesses: a large GPU needs tens of thousands to be busy. */
+const wideSize = 1 << 17;
+/** Most instructions of a kernel by unrolling. */
+const unrolledWeight = 800;
 
-/**
- * The launch of one kernel for the group, or the reason why there is none ("cannot: ..."). Addresses are those of the first element
- * (stride offsets may be negative).
- */
-export function elementwiseSpirv(group: Group, features: SpirvFeatures): SpirvLaunch | string {
+/** The dispatch that computes the group, or the reason why there is none ("cannot: ..."). `aligned`: see StepOptions. */
+export function elementwiseStep(group: Group, device: GpuDevice, aligned?: readonly boolean[]): GpuStep | string {
+  return elementwiseSpirv(group, device, { aligned });
+}
+
+export function elementwiseSpirv(group: Group, device: SpirvDevice, options: StepOptions = {}): GpuStep | string {
   const { inputs, outputs } = group;
   let size = 1;
   for (const d of group.shape) size *= d;
   if (size >= 2 ** 31) return `cannot: ${size} elements are more than a kernel can count`;
-  const space = mergeDimensions(group.shape, inputs);
-  const access = accessOf(space, inputs.length);
-  const strided = access.includes("strided");
-  const dims = strided ? space.dims.length : 0;
-  const push: PushWord[] = [];
-  for (let i = 0; i < inputs.length; i++) push.push({ of: "input", index: i, high: false }, { of: "input", index: i, high: true });
-  for (let i = 0; i < outputs.length; i++) push.push({ of: "output", index: i, high: false }, { of: "output", index: i, high: true });
-  push.push(size);
-  for (let d = 0; d < dims - 1; d++) push.push(space.dims[d] as number);
-  for (let i = 0; i < inputs.length; i++) {
-    if (access[i] !== "strided") continue;
-    for (let d = 0; d < dims; d++) {
-      const stride = space.strides[d * inputs.length + i] as number;
-      if (Math.abs(stride * ((space.dims[d] as number) - 1)) >= 2 ** 31) return "cannot: a stride goes further than a kernel can count";
-      push.push(stride >>> 0);
-    }
-  }
-  if (4 * push.length > pushLimit)
-    return `cannot: ${inputs.length + outputs.length} operands in ${dims} dimensions need ${4 * push.length} bytes of push constants, ${pushLimit} are portable`;
-  const kernel = kernelOf(group, access, dims, 4 * push.length, features);
-  if (typeof kernel === "string") return kernel;
-  const groups = Math.ceil(size / groupSize);
-  const x = Math.min(groups, groupLimit);
-  return { kernel, push, groups: [x, x === 0 ? 0 : Math.ceil(groups / x), 1] };
+  const n = inputs.length;
+  const merged = mergeDimensions(group.shape, inputs);
+  const flat = flatness(merged, n);
+  const strided = flat.includes("s");
+  if (strided && !countable(merged, n)) return "cannot: a stride goes further than a kernel can count";
+  const most = options.lanes ?? (size < wideSize ? 1 : lanesOf(group, lowered(group).weight));
+  const lanes = strided ? divisor(most, merged.dims[0] as number) : most;
+  const tiled = strided && (options.tiled ?? size >= wideSize) ? tiledSpace(merged, n) : undefined;
+  const space = tiled ?? merged;
+  const aligned = (i: number): boolean => options.aligned?.[i] ?? i >= n;
+  const access = inputs.map((_, i): SpirvAccess => (flat[i] === "s" ? stridedAccess(space, n, i, lanes, aligned(i)) : flat[i] === "f" && !aligned(i) ? "e" : (flat[i] as "f" | "o")));
+  const stores = outputs.map((_, j): SpirvAccess => (aligned(n + j) ? "f" : "e"));
+  const form: Form = { access, stores, dims: strided ? space.dims.length : 0, lanes, tiled: tiled !== undefined };
+  const words = wordsOf(space, form, size);
+  const operands = n + outputs.length;
+  const table = 8 * operands + 4 * words.length > pushLimit;
+  if (table && 8 * (operands + 1) > pushLimit) return `cannot: ${operands} operands need ${8 * (operands + 1)} bytes of push constants for their addresses, ${pushLimit} are portable`;
+  const shader = shaderOf(group, form, table, device);
+  if (typeof shader === "string") return shader;
+  const whole = Math.floor(size / lanes);
+  // Elements that fill no whole invocation have one each.
+  const invocations = whole + (size - whole * lanes);
+  const groups = tiled ? (words[0] as number) : Math.ceil(invocations / groupSize);
+  const buffers = [...inputs.map((_, i) => gpuInput(i)), ...outputs.map((_, j) => gpuOutput(j))];
+  return { shader, buffers, ...(table ? { table: words, words: [] } : { words }), groups: spreadGroups(groups) };
 }
 
-function accessOf(space: Space, n: number): Access[] {
-  const access = new Array<Access>(n).fill("flat");
+/** A plan without what the group itself says. */
+type Form = Pick<SpirvPlan, "access" | "stores" | "dims" | "lanes" | "tiled">;
+
+/**
+ * The space with a dimension along which an input's neighbours lie in place 1, when they do not lie along the inner one and both are long enough for tiles; or
+ * undefined.
+ */
+function tiledSpace({ dims, strides }: Space, n: number): TiledSpace | undefined {
+  if (dims.length < 2 || (dims[0] as number) < 16) return undefined;
+  for (let i = 0; i < n; i++) {
+    if (Math.abs(strides[i] as number) <= 1) continue;
+    for (let d = 1; d < dims.length; d++) {
+      if (Math.abs(strides[d * n + i] as number) !== 1 || (dims[d] as number) < 8) continue;
+      const order = [0, d, ...dims.map((_, k) => k).filter((k) => k !== 0 && k !== d)];
+      const products = dims.map((_, k) => dims.slice(0, k).reduce((a, b) => a * b, 1));
+      return { dims: order.map((k) => dims[k] as number), strides: order.flatMap((k) => strides.slice(k * n, (k + 1) * n)), output: order.map((k) => products[k] as number) };
+    }
+  }
+  return undefined;
+}
+interface TiledSpace extends Space {
+  /** Strides of the outputs. */
+  readonly output: readonly number[];
+}
+
+/** How each input lies in the group's space: `f` row-major contiguous, `o` one value, `s` anything else. */
+function flatness(space: Space, n: number): ("f" | "o" | "s")[] {
+  const kinds = new Array<"f" | "o" | "s">(n).fill("f");
   for (let i = 0; i < n; i++) {
     let step = 1;
     let once = space.dims.length > 0;
     for (let d = 0; d < space.dims.length; d++) {
       const stride = space.strides[d * n + i];
-      if (stride !== step) access[i] = "strided";
+      if (stride !== step) kinds[i] = "s";
       if (stride !== 0) once = false;
       step *= space.dims[d] as number;
     }
-    if (once) access[i] = "once";
+    if (once) kinds[i] = "o";
   }
-  return access;
+  return kinds;
 }
 
-const kernels = new Map<string, SpirvKernel | string>();
-const kernelLimit = 4096;
+/** True when positions of all inputs fit signed 32-bit integers. */
+function countable(space: Space, n: number): boolean {
+  for (let i = 0; i < n; i++) {
+    let [low, high] = [0, 0];
+    for (let d = 0; d < space.dims.length; d++) {
+      const reach = (space.strides[d * n + i] as number) * ((space.dims[d] as number) - 1);
+      if (reach > 0) high += reach;
+      else low += reach;
+    }
+    if (high >= 2 ** 31 || low < -(2 ** 31)) return false;
+  }
+  return true;
+}
 
-function kernelOf(group: Group, access: readonly Access[], dims: number, pushBytes: number, features: SpirvFeatures): SpirvKernel | string {
+/** Elements of the widest type in 16 bytes, but no more than 8, and fewer when the formula is long. */
+function lanesOf(group: Group, weight: number): number {
+  let bytes = 2;
+  for (const x of group.inputs) bytes = Math.max(bytes, x.dtype.size);
+  for (const o of group.outputs) bytes = Math.max(bytes, o.dtype.size);
+  let lanes = 16 / bytes;
+  while (lanes > 1 && lanes * weight > unrolledWeight) lanes /= 2;
+  return lanes;
+}
+/** The largest power of two up to `most` that divides n. */
+function divisor(most: number, n: number): number {
+  let lanes = most;
+  while (lanes > 1 && n % lanes !== 0) lanes /= 2;
+  return lanes;
+}
+
+/** `w` wide accesses, `u` neighbours one by one, `r` the same value for all of an invocation, `g` neighbours a stride apart. */
+function stridedAccess(space: Space, n: number, i: number, lanes: number, aligned: boolean): SpirvAccess {
+  const inner = space.strides[i] as number;
+  if (inner === 0) return "r";
+  if (inner !== 1) return "g";
+  if (lanes === 1 || !aligned) return "u";
+  for (let d = 1; d < space.dims.length; d++) if ((space.strides[d * n + i] as number) % lanes !== 0) return "u";
+  return "w";
+}
+
+/** Words that the kernel reads, in the order of kernel-spirv.ts. */
+function wordsOf(space: Space | TiledSpace, { access, dims, lanes }: Form, size: number): number[] {
+  if (dims === 0) return lanes > 1 ? [Math.floor(size / lanes), size] : [size];
+  const inner = (space.dims[0] as number) / lanes;
+  const counts = [inner, ...space.dims.slice(1)];
+  const output = "output" in space ? space.output : undefined;
+  if (output) tileShape(lanes).forEach((t, d) => (counts[d] = Math.ceil((counts[d] as number) / t)));
+  const words = [counts.reduce((a, b) => a * b, 1)];
+  const shifts: number[] = [];
+  for (let d = 0; d < dims - 1; d++) {
+    const [multiplier, shift] = reciprocal(counts[d] as number);
+    words.push(counts[d] as number, multiplier);
+    shifts.push(shift);
+  }
+  for (let d = 0; d < shifts.length; d += 6) words.push(shifts.slice(d, d + 6).reduce((word, s, i) => word + s * 2 ** (5 * i), 0));
+  if (output) words.push(inner, space.dims[1] as number, ...output.slice(1).map((s) => s / lanes));
+  access.forEach((a, i) => {
+    if (isFlat(a)) return;
+    for (let d = a === "g" ? 0 : 1; d < dims; d++) {
+      const stride = space.strides[d * access.length + i] as number;
+      words.push((a === "w" ? stride / lanes : stride) >>> 0);
+    }
+  });
+  return words;
+}
+
+/** Division by an invariant integer (Granlund and Montgomery, 1994): for 0 <= n < 2^31, floor(n / d) is the high word of 2n * multiplier, shifted right. */
+export function reciprocal(d: number): [multiplier: number, shift: number] {
+  const shift = d === 1 ? 0 : 32 - Math.clz32(d - 1);
+  return [Number((2n ** BigInt(31 + shift) + BigInt(d) - 1n) / BigInt(d)), shift];
+}
+
+interface Lowered {
+  readonly outputs: readonly Stored[];
+  readonly weight: number;
+}
+const lowerings = new Map<string, Lowered>();
+const outputsKey = (group: Group): string => {
   let key = "";
   for (const o of group.outputs) key += `${o.value.id}.${o.dtype.code},`;
-  for (const a of access) key += letter[a];
-  key += `${dims}${features.signedZeroInfNanPreserveFloat32 ? "n" : ""}${features.signedZeroInfNanPreserveFloat64 ? "N" : ""}`;
-  const known = kernels.get(key);
+  return key;
+};
+function lowered(group: Group): Lowered {
+  const key = outputsKey(group);
+  let known = lowerings.get(key);
+  if (!known) {
+    if (lowerings.size >= shaderLimit) lowerings.clear();
+    const outputs = lower(group.outputs, { division32: true, subnormals: false });
+    known = { outputs, weight: weigh(outputs) };
+    lowerings.set(key, known);
+  }
+  return known;
+}
+
+const shaders = new Map<string, GeneratedShader | string>();
+const shaderLimit = 4096;
+/** What code depends on, by name; the same for a device's whole life. */
+const featureNames = [
+  "shaderInt64", "shaderFloat64", "shaderInt8", "shaderInt16", "storageBuffer8BitAccess", "storageBuffer16BitAccess", "signedZeroInfNanPreserveFloat32", "signedZeroInfNanPreserveFloat64",
+] as const satisfies readonly (keyof SpirvFeatures)[];
+const featureKeys = new WeakMap<object, string>();
+function featureKey(features: SpirvFeatures): string {
+  let key = featureKeys.get(features);
+  if (key === undefined) {
+    key = featureNames.reduce((word, name, i) => word + (features[name] ? 2 ** i : 0), 0).toString(36);
+    featureKeys.set(features, key);
+  }
+  return key;
+}
+
+function shaderOf(group: Group, form: Form, table: boolean, device: SpirvDevice): GeneratedShader | string {
+  const { features } = device;
+  const { access, stores, dims, lanes, tiled } = form;
+  const flags = `${tiled ? "q" : ""}${table ? "t" : ""}.${featureKey(features)}`;
+  const key = `${outputsKey(group)}${access.join("")}${stores.join("")}${dims}x${lanes}${flags}`;
+  const known = shaders.get(key);
   if (known !== undefined) return known;
-  if (kernels.size >= kernelLimit) kernels.clear();
-  const plan: Plan = { outputs: lower(group.outputs, { division32: true, subnormals: false }), inputs: group.inputs.map((x) => x.dtype), access, dims, features };
+  if (shaders.size >= shaderLimit) shaders.clear();
+  const plan: SpirvPlan = { outputs: lowered(group).outputs, inputs: group.inputs.map((x) => x.dtype), ...form, table, features };
   const refusal = refuse(plan);
   let code: Uint32Array | undefined;
   const made = refusal ?? {
     key: `elementwise/${key}`,
-    pushBytes,
     code: () => {
-      code ??= new Emitter(plan).emit();
+      code ??= emitSpirvKernel(plan);
       return code;
     },
   };
-  kernels.set(key, made);
+  shaders.set(key, made);
   return made;
 }
 
-interface Plan {
-  readonly outputs: readonly Stored[];
-  readonly inputs: readonly Dtype[];
-  readonly access: readonly Access[];
-  readonly dims: number;
-  readonly features: SpirvFeatures;
-}
-
 /** Why the device cannot run it, or undefined. */
-function refuse(plan: Plan): string | undefined {
+function refuse(plan: SpirvPlan): string | undefined {
   const types = new Set(reachable(plan.outputs.map((o) => o.value)).map((v) => v.type));
-  const sizes = new Set([...plan.inputs.map((d) => d.size), ...plan.outputs.map((o) => o.bytes)]);
+  const sizes = new Set([...plan.inputs.map((d: Dtype) => d.size), ...plan.outputs.map((o) => o.bytes)]);
   const { features } = plan;
   if (types.has("f64") && !features.shaderFloat64) return "cannot: the device has no float64";
   if ((types.has("i64") || types.has("u64")) && !features.shaderInt64) return "cannot: the device has no int64";
   if (sizes.has(1) && !(features.shaderInt8 && features.storageBuffer8BitAccess)) return "cannot: the device cannot address 8-bit elements";
   if (sizes.has(2) && !(features.shaderInt16 && features.storageBuffer16BitAccess)) return "cannot: the device cannot address 16-bit elements";
   return undefined;
-}
-
-class Emitter {
-  private readonly m = new SpirvModule();
-  private readonly plan: Plan;
-  private readonly order: readonly Value[];
-  private readonly pushBlock: Id;
-  private readonly push: Id;
-
-  constructor(plan: Plan) {
-    this.plan = plan;
-    this.order = reachable(plan.outputs.map((o) => o.value));
-    const { m } = this;
-    const operands = plan.inputs.length + plan.outputs.length;
-    const strided = plan.access.filter((a) => a === "strided").length;
-    const words = 1 + Math.max(0, plan.dims - 1) + strided * plan.dims;
-    // Addresses as pairs of words: pointers to small elements in push constants would want more features of the device.
-    const members = [...new Array<Id>(operands).fill(m.vector(m.int(32), 2)), ...new Array<Id>(words).fill(m.int(32))];
-    const offsets = members.map((_, i) => (i < operands ? 8 * i : 8 * operands + 4 * (i - operands)));
-    this.pushBlock = m.block(members, offsets);
-    this.push = m.variable(storageClass.pushConstant, this.pushBlock);
-  }
-
-  emit(): Uint32Array {
-    const { m, plan } = this;
-    const { features } = plan;
-    const types = new Set(this.order.map((v) => v.type));
-    if (types.has("f32") && features.signedZeroInfNanPreserveFloat32) m.preserve(32);
-    if (types.has("f64") && features.signedZeroInfNanPreserveFloat64) m.preserve(64);
-    const u32 = m.int(32);
-    const vector = m.vector(u32, 3);
-    const invocation = m.variable(storageClass.input, vector);
-    const groups = m.variable(storageClass.input, vector);
-    m.decorate(invocation, decoration.builtIn, builtIn.globalInvocationId);
-    m.decorate(groups, decoration.builtIn, builtIn.numWorkgroups);
-    return m.finish([groupSize, 1, 1], () => {
-      const id = m.op(spv.load, vector, invocation);
-      const rows = m.op(spv.load, vector, groups);
-      const width = m.op(spv.iMul, u32, m.op(spv.compositeExtract, u32, rows, 0), m.u32(groupSize));
-      const above = m.op(spv.iMul, u32, m.op(spv.compositeExtract, u32, id, 1), width);
-      const index = m.op(spv.iAdd, u32, m.op(spv.compositeExtract, u32, id, 0), above);
-      const inside = m.op(spv.uLessThan, m.bool(), index, this.word(0));
-      const [body, end] = [m.id(), m.id()];
-      m.emit(spv.selectionMerge, end, 0);
-      m.emit(spv.branchConditional, inside, body, end);
-      m.label(body);
-      this.emitElement(index);
-      m.emit(spv.branch, end);
-      m.label(end);
-    });
-  }
-
-  private pointerType(bytes: number, isFloat: boolean): Id {
-    return this.m.arrayPointer(this.elementType(bytes, isFloat), bytes);
-  }
-  private elementType(bytes: number, isFloat: boolean): Id {
-    if (isFloat) return this.m.float(bytes === 8 ? 64 : 32);
-    return this.m.int((8 * bytes) as 8 | 16 | 32 | 64);
-  }
-  /** Member of the push constants. */
-  private member(index: number, type: Id): Id {
-    const { m } = this;
-    return m.op(spv.load, type, m.op(spv.accessChain, m.pointer(storageClass.pushConstant, type), this.push, m.u32(index)));
-  }
-  private word(index: number): Id {
-    return this.member(this.plan.inputs.length + this.plan.outputs.length + index, this.m.int(32));
-  }
-
-  private emitElement(index: Id): void {
-    const { m, plan } = this;
-    const positions = this.positions(index);
-    const ids = new Map<Value, Id>();
-    for (const v of this.order) {
-      if (v.op === "input") ids.set(v, this.emitInput(v, positions[Number(v.imm)] as Id));
-      else
-        ids.set(
-          v,
-          emitScalar(
-            m,
-            v,
-            v.args.map((a) => ids.get(a) as Id),
-          ),
-        );
-    }
-    plan.outputs.forEach((o, j) => {
-      const isFloat = floatOf(o.value);
-      const element = this.elementType(o.bytes, isFloat);
-      const value = ids.get(o.value) as Id;
-      const stored = o.bytes < 4 ? m.op(spv.uConvert, element, value) : value;
-      m.emit(spv.store, this.elementPointer(plan.inputs.length + j, o.bytes, isFloat, index), stored, 2, o.bytes);
-    });
-  }
-
-  /** Index of the element of each input. */
-  private positions(index: Id): Id[] {
-    const { m, plan } = this;
-    const u32 = m.int(32);
-    const coordinates: Id[] = [];
-    for (let d = 0, rest = index; d < plan.dims; d++) {
-      if (d === plan.dims - 1) coordinates.push(rest);
-      else {
-        const size = this.word(1 + d);
-        const quotient = m.op(spv.uDiv, u32, rest, size);
-        coordinates.push(m.op(spv.iSub, u32, rest, m.op(spv.iMul, u32, quotient, size)));
-        rest = quotient;
-      }
-    }
-    let at = 1 + Math.max(0, plan.dims - 1);
-    return plan.access.map((a) => {
-      if (a === "flat") return index;
-      if (a === "once") return m.u32(0);
-      const first = at;
-      at += plan.dims;
-      return coordinates.map((c, d) => m.op(spv.iMul, u32, c, this.word(first + d))).reduce((x, y) => m.op(spv.iAdd, u32, x, y));
-    });
-  }
-
-  private elementPointer(operand: number, bytes: number, isFloat: boolean, index: Id): Id {
-    const { m } = this;
-    const base = m.op(spv.bitcast, this.pointerType(bytes, isFloat), this.member(operand, m.vector(m.int(32), 2)));
-    return m.op(spv.accessChain, m.pointer(storageClass.physicalStorageBuffer, this.elementType(bytes, isFloat)), base, m.u32(0), index);
-  }
-  /** An element in its compute type; small integers are widened. */
-  private emitInput(v: Value, index: Id): Id {
-    const { m, plan } = this;
-    const k = Number(v.imm);
-    const declared = plan.inputs[k] as Dtype;
-    const isFloat = dtypeFloat(declared);
-    const loaded = m.op(spv.load, this.elementType(declared.size, isFloat), this.elementPointer(k, declared.size, isFloat, index), 2, declared.size);
-    const dtype = v.dtype as Dtype;
-    if (dtype.size >= 4) return loaded;
-    return m.op(dtype === int8 || dtype === int16 ? spv.sConvert : spv.uConvert, typeId(m, v.type), loaded);
-  }
-}
-
-/** float32 and float64 are loaded and stored as such; every other element as an integer. */
-const dtypeFloat = (d: Dtype): boolean => d.isFloat && d.size >= 4;
-const floatOf = (v: Value): boolean => v.type === "f32" || v.type === "f64";
-
-/** The push constants with the addresses of the operands (low and high word of each) put in. */
-export function pushWords(launch: SpirvLaunch, inputs: readonly { low: number; high: number }[], outputs: readonly { low: number; high: number }[]): number[] {
-  return launch.push.map((w) => {
-    if (typeof w === "number") return w;
-    const operand = (w.of === "input" ? inputs : outputs)[w.index];
-    if (!operand) throw opError("elementwise", `no ${w.of} ${w.index}`);
-    return w.high ? operand.high : operand.low;
-  });
 }

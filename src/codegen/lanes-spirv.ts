@@ -80,6 +80,10 @@ export function emitScalar(m: SpirvModule, v: Value, args: readonly Id[]): Id {
       const count = m.op(spv.bitwiseAnd, type, y, constantId(m, v.type, isWide(v.type) ? 63 : 31));
       return m.op(tables[v.type][v.op] as number, type, x, count);
     }
+    case "round":
+    case "trunc":
+      if (v.type === "f64") return emitWhole64(m, v.op === "round", x);
+      break;
     default:
       break;
   }
@@ -93,6 +97,20 @@ export function emitScalar(m: SpirvModule, v: Value, args: readonly Id[]): Id {
 function exact(m: SpirvModule, id: Id, isFloat: boolean): Id {
   if (isFloat) m.decorate(id, decoration.noContraction);
   return id;
+}
+
+/** float64 to a whole number, to the nearest (ties to even) or towards zero. Drivers that emulate these instructions lose the sign of zero or halve ties wrongly. */
+function emitWhole64(m: SpirvModule, nearest: boolean, x: Id): Id {
+  const type = typeId(m, "f64");
+  const op = (code: number, ...args: Id[]): Id => exact(m, m.op(code, type, ...args), true);
+  // From 2^52 on every number is whole; below, adding it rounds.
+  const limit = constantId(m, "f64", 2 ** 52);
+  const magnitude = m.glsl(glsl.fAbs, type, x);
+  const whole = nearest ? op(spv.fSub, op(spv.fAdd, magnitude, limit), limit) : exact(m, m.glsl(glsl.floor, type, magnitude), true);
+  const zero = constantId(m, "f64", 0);
+  const signed = m.op(spv.select, type, m.op(spv.fOrdLessThan, m.bool(), x, zero), op(spv.fNegate, whole), whole);
+  const inside = m.op(spv.logicalAnd, m.bool(), m.op(spv.fOrdLessThan, m.bool(), magnitude, limit), m.op(spv.logicalNot, m.bool(), m.op(spv.fOrdEqual, m.bool(), x, zero)));
+  return m.op(spv.select, type, inside, signed, x);
 }
 
 function emitExtreme(m: SpirvModule, v: Value, x: Id, y: Id): Id {

@@ -29,6 +29,7 @@ export const spv = {
   accessChain: 65,
   decorate: 71,
   memberDecorate: 72,
+  compositeConstruct: 80,
   compositeExtract: 81,
   convertFToU: 109,
   convertFToS: 110,
@@ -50,6 +51,8 @@ export const spv = {
   uDiv: 134,
   sDiv: 135,
   fDiv: 136,
+  iAddCarry: 149,
+  uMulExtended: 151,
   logicalEqual: 164,
   logicalNotEqual: 165,
   logicalOr: 166,
@@ -79,6 +82,9 @@ export const spv = {
   bitwiseXor: 198,
   bitwiseAnd: 199,
   bitwiseNot: 200,
+  bitFieldInsert: 201,
+  bitFieldSExtract: 202,
+  bitFieldUExtract: 203,
   selectionMerge: 247,
   label: 248,
   branch: 249,
@@ -91,7 +97,7 @@ export const glsl = { roundEven: 2, trunc: 3, fAbs: 4, floor: 8, ceil: 9, sqrt: 
 
 export const storageClass = { input: 1, pushConstant: 9, physicalStorageBuffer: 5349 } as const;
 export const decoration = { block: 2, arrayStride: 6, builtIn: 11, restrict: 19, offset: 35, noContraction: 42 } as const;
-export const builtIn = { numWorkgroups: 24, globalInvocationId: 28 } as const;
+export const builtIn = { numWorkgroups: 24, workgroupId: 26, localInvocationIndex: 29 } as const;
 export const capability = {
   shader: 1,
   float64: 10,
@@ -184,6 +190,10 @@ export class SpirvModule {
   }
   vector(type: Id, n: number): Id {
     return this.unique(spv.typeVector, [type, n]);
+  }
+  /** A structure that is only computed with. */
+  struct(members: readonly Id[]): Id {
+    return this.unique(spv.typeStruct, members);
   }
   pointer(storage: number, type: Id): Id {
     return this.unique(spv.typePointer, [storage, type]);
