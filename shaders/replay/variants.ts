@@ -1,0 +1,5 @@
+import type { Variants } from "../variant.ts";
+
+export const variants: Variants = {
+  keep: { source: "keep.comp" },
+};
