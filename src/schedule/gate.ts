@@ -2,6 +2,7 @@
 import picomatch from "picomatch";
 import type { View } from "../core/array.ts";
 import { env } from "../core/env.ts";
+import type { GpuDevice, GpuKernel } from "../core/gpu.ts";
 import type { Feature, Kernel, Op } from "../core/op.ts";
 
 export type Verdict = { readonly open: true } | { readonly open: false; readonly why: string };
@@ -21,13 +22,14 @@ export interface Switches {
   readonly fuse: boolean;
   readonly debug: number;
   readonly check: boolean;
+  readonly strict: boolean;
 }
 let cached: { key: string; switches: Switches } | undefined;
 /** Reads the flags; cheap when they have not changed. */
 export function readSwitches(): Switches {
-  const key = `${process.env["MLX_DISABLE"]}|${process.env["MLX_FORCE"]}|${process.env["MLX_FUSE"]}|${process.env["MLX_DEBUG"]}|${process.env["MLX_CHECK"]}`;
+  const key = `${process.env["MLX_DISABLE"]}|${process.env["MLX_FORCE"]}|${process.env["MLX_FUSE"]}|${process.env["MLX_DEBUG"]}|${process.env["MLX_CHECK"]}|${process.env["MLX_STRICT"]}`;
   if (cached?.key !== key) {
-    cached = { key, switches: { disabled: matcher(env("MLX_DISABLE")), forced: matcher(env("MLX_FORCE")), fuse: env("MLX_FUSE"), debug: env("MLX_DEBUG"), check: env("MLX_CHECK") } };
+    cached = { key, switches: { disabled: matcher(env("MLX_DISABLE")), forced: matcher(env("MLX_FORCE")), fuse: env("MLX_FUSE"), debug: env("MLX_DEBUG"), check: env("MLX_CHECK"), strict: env("MLX_STRICT") } };
   }
   return cached.switches;
 }
@@ -51,6 +53,50 @@ export function check<P extends object>(kernel: Kernel<P>, inputs: readonly View
 export function route<P extends object>(op: Op<P>, inputs: readonly View[], params: P, outputs: readonly View[], switches: Switches, refused: string[]): Kernel<P> | undefined {
   for (const kernel of op.kernels) {
     const verdict = check(kernel, inputs, params, outputs, switches);
+    if (verdict.open) return kernel;
+    refused.push(`${kernel.name}: ${verdict.why}`);
+  }
+  return undefined;
+}
+
+/** GPU kernels that failed in this process, with the reason. */
+export const closedKernels = new Map<string, string>();
+const reported = new Set<string>();
+/** Takes a kernel that the driver can not make out of this process; says so once. */
+export function closeKernel(name: string, why: string): void {
+  closedKernels.set(name, `cannot: the driver can not make it (${why})`);
+  if (reported.has(name)) return;
+  reported.add(name);
+  process.stderr.write(`mlx-vk: ${name} is not used: ${why}\n`);
+}
+
+/** Says whether a GPU kernel may run on these arguments, and if not why not. */
+export function checkGpu<P extends object>(kernel: GpuKernel<P>, inputs: readonly View[], params: P, outputs: readonly View[], switches: Switches, device: GpuDevice): Verdict {
+  if (switches.disabled !== never && switches.disabled(kernel.name)) return { open: false, why: "disabled by MLX_DISABLE" };
+  const closed = closedKernels.get(kernel.name);
+  if (closed !== undefined) return { open: false, why: closed };
+  const { gate } = kernel;
+  if (!gate) return open;
+  if (gate.env !== undefined) for (const flag of typeof gate.env === "string" ? [gate.env] : gate.env) if (!env(flag)) return { open: false, why: `switched off by ${flag}` };
+  if (gate.needs) for (const f of gate.needs) if (!device.features[f]) return { open: false, why: `cannot: the device lacks ${f}` };
+  const why = gate.refuse?.(inputs, params, outputs, device);
+  if (why === undefined) return open;
+  if (why.startsWith("slower:") && switches.forced(kernel.name)) return open;
+  return { open: false, why };
+}
+
+/** First open GPU kernel of an op; refusals go to `refused`. */
+export function routeGpu<P extends object>(
+  op: Op<P>,
+  inputs: readonly View[],
+  params: P,
+  outputs: readonly View[],
+  switches: Switches,
+  device: GpuDevice,
+  refused: string[],
+): GpuKernel<P> | undefined {
+  for (const kernel of op.gpu ?? []) {
+    const verdict = checkGpu(kernel, inputs, params, outputs, switches, device);
     if (verdict.open) return kernel;
     refused.push(`${kernel.name}: ${verdict.why}`);
   }

@@ -75,7 +75,7 @@ function absorb(root: Node, gone: Set<Node>): Node[] | undefined {
   for (let node = queue.pop(); node; node = queue.pop()) {
     for (const d of node.inputs) {
       const p = d.node;
-      if (!p || d.storage || d.handles > 0 || !fusible(p)) continue;
+      if (!p || d.storage || d.handles > 0 || !fusible(p) || p.stream.device !== root.stream.device) continue;
       let count = 1;
       if (d.consumers > 1) {
         readers ??= new Map();

@@ -3,6 +3,8 @@ import type { ArrayDesc, Epoch } from "../core/array.ts";
 import { bitsArray, toBfloat16Bits, toFloat16Bits } from "../core/dtype.ts";
 import type { Arg, Launch, Step } from "../core/op.ts";
 import { Storage } from "../core/storage.ts";
+import type { CommandList } from "../backend/wasm/pool.ts";
+import type { GpuList, GpuRecorder } from "./record-gpu.ts";
 import { type WasmBackend, onHostWrite, wasmBackend } from "../backend/wasm/index.ts";
 
 const listBytes = 1 << 20;
@@ -20,7 +22,7 @@ interface SharedScratch {
 
 const bits = new DataView(new ArrayBuffer(8));
 /** Bits of a constant, as two words. */
-function scalarBits(d: ArrayDesc): [number, number] {
+export function scalarBits(d: ArrayDesc): [number, number] {
   const value = d.scalar as number;
   bits.setBigInt64(0, 0n, true);
   switch (d.dtype.name) {
@@ -45,15 +47,22 @@ export function storeScalar(d: ArrayDesc): void {
 
 /** What a recording that runs again holds on to: its lists, and every buffer they use. */
 export interface Kept {
-  readonly lists: { readonly start: number; readonly end: number }[];
+  readonly lists: (CommandList | GpuList)[];
   readonly storages: Storage[];
+  /** Storages that lists of the GPU write. */
+  readonly written: Set<Storage>;
   /** Why the lists must not run again, if so. */
   refused: string | undefined;
+  /** Further work for the end of the recording. */
+  after?: (gpu: GpuRecorder) => void;
 }
 
 /** Gives the list buffers and storages of a recording back. */
 export function releaseKept(kept: Kept): void {
-  for (const l of kept.lists.splice(0)) buffers.push(l.start);
+  for (const l of kept.lists.splice(0)) {
+    if ("start" in l) buffers.push(l.start);
+    else l.backend.releaseRecording(l.list);
+  }
   for (const s of kept.storages.splice(0)) s.release();
 }
 
@@ -122,6 +131,8 @@ export class Recorder {
 
   /** Records a launch over these inputs and outputs; scratch buffers come from the allocator and go back at once, since commands run in order. */
   launch(launch: Launch, inputs: readonly ArrayDesc[], outputs: readonly ArrayDesc[]): void {
+    for (const d of inputs) if (d.storage && !d.storage.hostValid) d.storage.needHost();
+    for (const d of outputs) (d.storage as Storage).wroteHost();
     const found = launch.shared ? this.findShared(inputs[0] as ArrayDesc, launch.shared.key) : undefined;
     const scratch: Storage[] = [];
     const sizes = launch.scratch ?? [];

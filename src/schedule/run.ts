@@ -8,11 +8,15 @@ import { type InputLayout, type Kernel, type Node, input, output } from "../core
 import { formatShape } from "../core/shape.ts";
 import type { Storage } from "../core/storage.ts";
 import { forEachArray } from "../core/tree.ts";
+import { stream } from "../core/device.ts";
+import type { GeneratedShader, GpuDevice, GpuKernel, GpuLaunch, GpuStep } from "../core/gpu.ts";
 import { type Group, type GroupInput, elementwiseLaunch } from "../codegen/elementwise.ts";
+import { elementwiseStep } from "../codegen/elementwise-spirv.ts";
 import { copyOp, fillStep } from "../ops/copy.ts";
-import { type Switches, readSwitches, route } from "./gate.ts";
+import { type Switches, closedKernels, readSwitches, route, routeGpu } from "./gate.ts";
 import { type Item, fuse, tapeOf } from "./plan.ts";
 import { type Kept, Recorder, storeScalar } from "./record.ts";
+import { GpuRecorder } from "./record-gpu.ts";
 
 /** What an evaluation did; read by tests and reports. */
 export interface EvalStats {
@@ -23,16 +27,48 @@ export interface EvalStats {
   donations: number;
   layoutCopies: number;
   composites: number;
+  /** Dispatches on the GPU, and ops of GPU streams that ran on the CPU. */
+  dispatches: number;
+  fallbacks: number;
 }
-export const stats: EvalStats = { evaluations: 0, commands: 0, fusedGroups: 0, absorbedNodes: 0, donations: 0, layoutCopies: 0, composites: 0 };
+export const stats: EvalStats = { evaluations: 0, commands: 0, fusedGroups: 0, absorbedNodes: 0, donations: 0, layoutCopies: 0, composites: 0, dispatches: 0, fallbacks: 0 };
 
 /** Called for each recorded node with the kernel that runs it; set by debug tools. */
 export interface Tracer {
   recorded(node: Node, kernel: string, refused: readonly string[], absorbed: readonly Node[]): void;
+  /** An evaluation begins; it has run (or was submitted). */
+  begin?(): void;
+  end?(): void;
 }
-let tracer: Tracer | undefined;
+const tracers: Tracer[] = [];
+/** Adds a tracer; the function it returns takes it away. */
+export function addTracer(t: Tracer): () => void {
+  tracers.push(t);
+  return () => {
+    const at = tracers.indexOf(t);
+    if (at >= 0) tracers.splice(at, 1);
+  };
+}
+/** Does work that the tracers set before do not see. */
+export function untraced<R>(work: () => R): R {
+  const outer = tracers.splice(0);
+  try {
+    return work();
+  } finally {
+    tracers.splice(0, tracers.length, ...outer);
+  }
+}
+let removeTracer: (() => void) | undefined;
+/** Sets one tracer in place of the one set before. */
 export const setTracer = (t: Tracer | undefined): void => {
-  tracer = t;
+  removeTracer?.();
+  removeTracer = t && addTracer(t);
+};
+
+/** Called once, before the first work on the GPU; set by debug/self-check.ts. */
+let beforeGpu: (() => void) | undefined;
+export const installBeforeGpu = (f: () => void): void => {
+  beforeGpu = f;
 };
 
 /** Computes a node a second time from its evaluated inputs; the function it returns compares the outputs. Set by debug/check.ts. */
@@ -45,6 +81,10 @@ export const installChecker = (c: Checker): void => {
 class Evaluation {
   private readonly switches: Switches = readSwitches();
   readonly recorder: Recorder;
+  /** Made when the first op of a GPU stream is met. */
+  gpu: GpuRecorder | undefined;
+  /** The node being recorded runs on the GPU. */
+  private onGpu = false;
   private readonly kept: Kept | undefined;
   constructor(asynchronous: boolean, kept?: Kept) {
     this.kept = kept;
@@ -54,7 +94,20 @@ class Evaluation {
     return this.switches.debug;
   }
   private allocate(d: ArrayDesc): void {
-    d.attach(this.recorder.storage(d.size * d.dtype.size));
+    const bytes = d.size * d.dtype.size;
+    d.attach(this.onGpu ? this.gpuRecorder().storage(bytes) : this.recorder.storage(bytes));
+  }
+  private gpuRecorder(): GpuRecorder {
+    this.gpu ??= new GpuRecorder(this.kept);
+    return this.gpu;
+  }
+  /** Runs or submits all that was recorded. */
+  flush(last: boolean): void {
+    try {
+      this.recorder.flush(last);
+    } finally {
+      this.gpu?.flush();
+    }
   }
 
   record(tape: readonly Node[]): void {
@@ -62,7 +115,7 @@ class Evaluation {
     for (const item of fuse(tape, enabled && !check)) this.item(item);
   }
   private report(node: Node, kernel: string, refused: readonly string[], absorbed: readonly Node[]): void {
-    tracer?.recorded(node, kernel, refused, absorbed);
+    for (const t of tracers) t.recorded(node, kernel, refused, absorbed);
     if (this.switches.debug < 2) return;
     const form = (d: View): string => `${d.dtype}${formatShape(d.shape)}${d.contiguous ? "" : " strided"}`;
     const with_ = absorbed.length > 0 ? ` with ${absorbed.map((n) => n.op.name).join(" ")}` : "";
@@ -76,11 +129,18 @@ class Evaluation {
     for (const d of node.inputs) if (d.epoch) settled(d);
     if (this.kept) for (const n of [node, ...(item.absorbed ?? [])]) for (const d of n.inputs) this.recorder.reads(d);
     const verify = this.switches.check ? this.second(node) : undefined;
-    if (op.view) this.view(node);
-    else if (op.expr) this.elementwise(node, item.absorbed ?? []);
-    else this.structured(node);
+    this.onGpu = node.stream.device.type === "gpu";
+    try {
+      if (op.view) this.view(node);
+      else if (op.expr) this.elementwise(node, item.absorbed ?? []);
+      else this.structured(node);
+    } catch (error) {
+      // Nothing was recorded that writes the outputs: they must not pass for computed, so that a later evaluation computes them.
+      for (const o of node.outputs) dropStorage(o);
+      throw error;
+    }
     if (verify) {
-      this.recorder.flush(false);
+      this.flush(false);
       verify();
     }
     for (const o of node.outputs) o.node = undefined;
@@ -90,7 +150,7 @@ class Evaluation {
   }
 
   private second(node: Node): (() => void) | undefined {
-    this.recorder.flush(false);
+    this.flush(false);
     return checker?.(node);
   }
 
@@ -98,7 +158,8 @@ class Evaluation {
   private detach(node: Node): void {
     for (const i of node.inputs) if (--i.consumers === 0) releaseDesc(i);
     for (const o of node.outputs) {
-      if (o.storage) this.recorder.produces(o);
+      if (o.storage?.hostValid) this.recorder.produces(o);
+      else if (o.storage) this.gpu?.produces(o);
       if (o.handles === 0 && o.consumers === 0) releaseDesc(o);
     }
   }
@@ -125,6 +186,10 @@ class Evaluation {
    */
   private storeConstant(d: ArrayDesc): void {
     if (d.storage || d.scalar === undefined) return;
+    if (this.onGpu) {
+      this.gpuRecorder().storeConstant(d);
+      return;
+    }
     const value = ArrayDesc.constant(d.scalar, d.dtype);
     this.allocate(d);
     this.recorder.launch({ steps: [fillStep(output(0), input(0), d.dtype.size, d.dtype.size)] }, [value], [d]);
@@ -134,9 +199,38 @@ class Evaluation {
   private contiguousCopy(d: ArrayDesc): ArrayDesc {
     const out = ArrayDesc.lazy(d.shape, d.dtype);
     this.allocate(out);
-    if (out.size > 0) this.recorder.launch(copyKernel.launch([d], [out], {}), [d], [out]);
+    this.copy(d, out);
     stats.layoutCopies++;
     return out;
+  }
+  private copy(from: ArrayDesc, to: ArrayDesc): void {
+    if (to.size === 0) return;
+    if (!this.onGpu) {
+      this.recorder.launch(copyKernel.launch([from], [to], {}), [from], [to]);
+      return;
+    }
+    const gpu = this.gpuRecorder();
+    const { device } = gpu.backend;
+    const refused: string[] = [];
+    for (;;) {
+      const kernel = routeGpu(copyOp.op, [from], {}, [to], this.switches, device, refused);
+      const launch = kernel?.launch([from], [to], {}, device) ?? identityLaunch(from, to, device);
+      const name = kernel?.name ?? generatedName(launch.steps[0] as GpuStep);
+      if (gpu.ready(launch, name, refused)) {
+        this.launchGpu(launch, [from], [to], kernel?.name ?? "vulkan/generated");
+        return;
+      }
+      if (!kernel) throw opError("copy", `no kernel can run this: ${refused.join("; ")}`);
+    }
+  }
+  private launchGpu(launch: GpuLaunch, inputs: readonly ArrayDesc[], outputs: readonly ArrayDesc[], name: string): void {
+    this.gpuRecorder().launch(launch, inputs, outputs, name);
+  }
+  /** The op of a GPU stream goes to the CPU. */
+  private fallBack(node: Node, refused: readonly string[]): void {
+    if (this.switches.strict) throw opError(node.op.name, `MLX_STRICT: would run on the CPU: ${refused.length > 0 ? refused.join("; ") : "it has no kernel for the GPU"}`);
+    stats.fallbacks++;
+    this.onGpu = false;
   }
 
   private elementwise(node: Node, absorbed: readonly Node[]): void {
@@ -149,14 +243,29 @@ class Evaluation {
     }
     // Views are taken before placing the output: taking over an input's buffer must not change what the kernel reads.
     const inputs: GroupInput[] = leaves.map((d) => ({ dtype: d.dtype, strides: broadcastStrides(d, out.shape) }));
+    const group: Group = { shape: out.shape, inputs, outputs: [{ dtype: out.dtype, value }], expr };
+    const refused: string[] = [];
+    const step = this.onGpu && out.size > 0 ? this.generated(group, [...leaves, out], refused) : undefined;
+    if (this.onGpu && out.size > 0 && !step) this.fallBack(node, refused);
     const donor = leaves.find((d) => d.contiguous && d.size === out.size && d.dtype.size === out.dtype.size && this.reusable(d));
     if (donor) this.takeOver(donor, out);
     else this.allocate(out);
-    if (out.size > 0) {
-      const group: Group = { shape: out.shape, inputs, outputs: [{ dtype: out.dtype, value }], expr };
-      this.recorder.launch(elementwiseLaunch(group), leaves, [out]);
+    if (step) this.launchGpu({ steps: [step] }, leaves, [out], "vulkan/generated");
+    else if (out.size > 0) this.recorder.launch(elementwiseLaunch(group), leaves, [out]);
+    this.report(node, this.onGpu ? "vulkan/generated" : "wasm/generated", refused, absorbed);
+  }
+
+  private generated(group: Group, operands: readonly ArrayDesc[], refused: string[]): GpuStep | undefined {
+    const gpu = this.gpuRecorder();
+    const step = closedKernels.get("vulkan/generated") ?? elementwiseStep(group, gpu.backend.device, operands.map(alignedPart));
+    if (typeof step === "string") refused.push(`vulkan/generated: ${step}`);
+    else {
+      const name = generatedName(step);
+      const closed = closedKernels.get(name);
+      if (closed !== undefined) refused.push(`${name}: ${closed}`);
+      else if (gpu.ready({ steps: [step] }, name, refused)) return step;
     }
-    this.report(node, "wasm/generated", [], absorbed);
+    return undefined;
   }
 
   /** True when the node being recorded is the last that can see this array's bytes. A recording that runs again needs its inputs unchanged. */
@@ -164,7 +273,7 @@ class Evaluation {
     return this.kept === undefined && this.donatable(d);
   }
   private donatable(d: ArrayDesc): boolean {
-    return d.handles === 0 && d.consumers === 1 && d.storage !== undefined && d.storage.refs === (this.recorder.holds(d.storage) ? 2 : 1) && d.offset === 0;
+    return d.handles === 0 && d.consumers === 1 && d.storage !== undefined && d.storage.refs === (this.recorder.holds(d.storage) || this.gpu?.holds(d.storage) ? 2 : 1) && d.offset === 0;
   }
   private takeOver(from: ArrayDesc, out: ArrayDesc): void {
     out.attach(from.storage as Storage);
@@ -172,15 +281,40 @@ class Evaluation {
   }
 
   private structured(node: Node): void {
-    const { op, params, inputs, outputs } = node;
     const refused: string[] = [];
-    const kernel = route(op, inputs, params, outputs, this.switches, refused);
+    while (!this.tryStructured(node, refused)) {
+      // The kernel that was chosen is closed now, so another one will be.
+    }
+  }
+  /** False when the GPU's kernel turned out not to work; nothing was recorded of it then. */
+  private tryStructured(node: Node, refused: string[]): boolean {
+    const { op, params, inputs, outputs } = node;
+    const device = this.onGpu ? this.gpuRecorder().backend.device : undefined;
+    const gpuKernel = device && routeGpu(op, inputs, params, outputs, this.switches, device, refused);
+    const kernel = gpuKernel ?? this.cpuKernel(node, refused);
     if (!kernel) {
       this.composite(node, refused);
-      return;
+      return true;
     }
+    const { operands, temporaries } = this.arranged(kernel, inputs, params);
+    try {
+      const work = outputs.some((o) => o.size > 0);
+      // Described before the outputs are placed: placing may give an input's buffer away.
+      const launch = gpuKernel && device && work ? gpuKernel.launch(operands, outputs, params, device) : undefined;
+      if (launch && !this.gpuRecorder().ready(launch, kernel.name, refused)) return false;
+      this.placeOutputs(kernel, operands, outputs);
+      if (launch) this.launchGpu(launch, operands, outputs, kernel.name);
+      else if (!gpuKernel && (outputs.length > 1 || work)) this.recorder.launch((kernel as Kernel).launch(operands, outputs, params), operands, outputs);
+    } finally {
+      for (const t of temporaries) releaseDesc(t);
+    }
+    this.report(node, kernel.name, refused, []);
+    return true;
+  }
+  /** The inputs in the layouts that the kernel wants; copies that had to be made for it are the caller's to release. */
+  private arranged(kernel: Kernel | GpuKernel, inputs: readonly ArrayDesc[], params: object): { operands: readonly ArrayDesc[]; temporaries: readonly ArrayDesc[] } {
     const layouts = typeof kernel.layout === "function" ? kernel.layout(inputs, params) : kernel.layout;
-    let temporaries: ArrayDesc[] | undefined;
+    const temporaries: ArrayDesc[] = [];
     let operands: ArrayDesc[] = inputs as ArrayDesc[];
     for (let i = 0; i < inputs.length; i++) {
       const d = inputs[i] as ArrayDesc;
@@ -189,32 +323,45 @@ class Evaluation {
       const c = this.contiguousCopy(d);
       if (operands === inputs) operands = inputs.slice();
       operands[i] = c;
-      (temporaries ??= []).push(c);
+      temporaries.push(c);
     }
-    this.placeOutputs(kernel, operands, outputs);
-    if ((outputs[0] as ArrayDesc).size > 0 || outputs.length > 1) this.recorder.launch(kernel.launch(operands, outputs, params), operands, outputs);
-    if (temporaries) for (const t of temporaries) releaseDesc(t);
-    this.report(node, kernel.name, refused, []);
+    return { operands, temporaries };
+  }
+  /** The CPU's kernel: for an op of a GPU stream only where there is neither a kernel nor a definition for the GPU. */
+  private cpuKernel(node: Node, refused: string[]): Kernel | undefined {
+    const { op, params, inputs, outputs } = node;
+    if (this.onGpu && op.composite) return undefined;
+    if (this.onGpu) this.fallBack(node, refused);
+    return route(op, inputs, params, outputs, this.switches, refused);
   }
 
-  private placeOutputs(kernel: Kernel, operands: readonly ArrayDesc[], outputs: readonly ArrayDesc[]): void {
-    const out = outputs[0] as ArrayDesc;
-    if (kernel.base !== undefined) {
-      const base = operands[kernel.base] as ArrayDesc;
-      this.storeConstant(base);
-      // A temporary copy made for the layout is ours as well: it has no handle and no reader.
-      if (base.contiguous && ((base.handles === 0 && base.consumers === 0) || this.donatable(base))) this.takeOver(base, out);
-      else {
-        if (this.kept) this.kept.refused ??= `${kernel.name} updates an array that is used elsewhere, so it can not work in place`;
-        this.allocate(out);
-        if (out.size > 0) this.recorder.launch(copyKernel.launch([base], [out], {}), [base], [out]);
-      }
-    } else {
-      const donor = kernel.inPlace?.map((i) => operands[i] as ArrayDesc).find((d) => d.contiguous && d.size * d.dtype.size === out.size * out.dtype.size && this.reusable(d));
-      if (donor) this.takeOver(donor, out);
-      else this.allocate(out);
+  private placeOutputs(kernel: Kernel | GpuKernel, operands: readonly ArrayDesc[], outputs: readonly ArrayDesc[]): void {
+    const bases = new Map<number, number>("bases" in kernel ? kernel.bases : undefined);
+    if (kernel.base !== undefined) bases.set(0, kernel.base);
+    for (let i = 0; i < outputs.length; i++) {
+      const out = outputs[i] as ArrayDesc;
+      const from = bases.get(i);
+      if (from !== undefined) this.startAs(kernel.name, operands[from] as ArrayDesc, out);
+      else if (i > 0 || !this.placeOver(kernel, operands, out)) this.allocate(out);
     }
-    for (let i = 1; i < outputs.length; i++) this.allocate(outputs[i] as ArrayDesc);
+  }
+  /** Puts the output where one of the inputs lies that it may be written over. */
+  private placeOver(kernel: Kernel | GpuKernel, operands: readonly ArrayDesc[], out: ArrayDesc): boolean {
+    const donor = kernel.inPlace?.map((i) => operands[i] as ArrayDesc).find((d) => d.contiguous && d.size * d.dtype.size === out.size * out.dtype.size && this.reusable(d));
+    if (donor) this.takeOver(donor, out);
+    return donor !== undefined;
+  }
+  /** An output that begins as a copy of an input: the input's own buffer when nobody else can see it. */
+  private startAs(name: string, base: ArrayDesc, out: ArrayDesc): void {
+    this.storeConstant(base);
+    // A temporary copy made for the layout is ours as well: it has no handle and no reader.
+    if (base.contiguous && ((base.handles === 0 && base.consumers === 0) || this.donatable(base))) {
+      this.takeOver(base, out);
+      return;
+    }
+    if (this.kept) this.kept.refused ??= `${name} updates an array that is used elsewhere, so it can not work in place`;
+    this.allocate(out);
+    this.copy(base, out);
   }
 
   /** Runs an op through its definition in other ops, as part of the same list. */
@@ -222,8 +369,17 @@ class Evaluation {
     const { op, params, inputs, outputs } = node;
     if (!op.composite) throw opError(op.name, `no kernel can run this: ${refused.length > 0 ? refused.join("; ") : "it has none for this backend"}`);
     stats.composites++;
-    const results = tidy(() => (op.composite as NonNullable<typeof op.composite>)(inputs.map((d) => new MxArray(d)), params));
+    // Its ops belong to the same stream.
+    const scope = stream(node.stream);
+    let results: readonly MxArray[];
+    try {
+      results = tidy(() => (op.composite as NonNullable<typeof op.composite>)(inputs.map((d) => new MxArray(d)), params));
+    } finally {
+      scope[Symbol.dispose]();
+    }
+    const { onGpu } = this;
     this.record(tapeOf(results.map((r) => r.desc)));
+    this.onGpu = onGpu;
     outputs.forEach((o, i) => {
       const r = (results[i] as MxArray).desc;
       this.storeConstant(r);
@@ -236,6 +392,26 @@ class Evaluation {
 
 const copyKernel = copyOp.op.kernels[0] as Kernel;
 
+/** True when the operand begins at a multiple of 16 bytes; storages begin at multiples of 256. */
+export const alignedPart = (d: View): boolean => (d.offset * d.dtype.size) % 16 === 0;
+
+/** A generated kernel by name, for `closedKernels`: one that the driver can not make says nothing about the others. */
+const generatedName = (step: GpuStep): string => `vulkan/generated/${(step.shader as GeneratedShader).key}`;
+
+/** A copy as a generated kernel. */
+function identityLaunch(from: ArrayDesc, to: ArrayDesc, device: GpuDevice): GpuLaunch {
+  const group: Group = { shape: to.shape, inputs: [{ dtype: from.dtype, strides: broadcastStrides(from, to.shape) }], outputs: [{ dtype: to.dtype, value: expr.input(0, from.dtype) }], expr };
+  const step = elementwiseStep(group, device);
+  if (typeof step === "string") throw opError("copy", step);
+  return { steps: [step] };
+}
+
+function dropStorage(d: ArrayDesc): void {
+  const { storage } = d;
+  d.storage = undefined;
+  storage?.release();
+}
+
 /** Throws the error of failed work; forgets work that is over. */
 function settled(d: ArrayDesc): void {
   if (!d.epoch?.done) return;
@@ -243,7 +419,7 @@ function settled(d: ArrayDesc): void {
   d.epoch = undefined;
 }
 
-function satisfies(d: ArrayDesc, want: InputLayout): boolean {
+export function satisfies(d: View, want: InputLayout): boolean {
   if (want === "any" || d.contiguous) return true;
   if (want === "row") return false;
   const last = d.shape.length - 1;
@@ -251,7 +427,7 @@ function satisfies(d: ArrayDesc, want: InputLayout): boolean {
 }
 
 /** Strides of an input over the iteration space it is broadcast to. */
-function broadcastStrides(d: View, shape: readonly number[]): readonly number[] {
+export function broadcastStrides(d: View, shape: readonly number[]): readonly number[] {
   const lead = shape.length - d.shape.length;
   if (lead === 0 && d.contiguous && d.shape.every((n, i) => n === shape[i])) return d.strides;
   const strides = new Array<number>(shape.length).fill(0);
@@ -260,7 +436,7 @@ function broadcastStrides(d: View, shape: readonly number[]): readonly number[] 
 }
 
 /** Expression of a node with the formulas of the nodes it absorbed; the remaining inputs are numbered in `leaves`. */
-class GroupBuilder {
+export class GroupBuilder {
   readonly value: Value;
   private readonly memo = new Map<ArrayDesc, Value>();
   private readonly inside: Set<Node>;
@@ -295,15 +471,25 @@ export function evaluate(targets: readonly ArrayDesc[], asynchronous = false, ke
   for (const t of targets) storeScalar(t);
   const tape = tapeOf(targets);
   if (tape.length === 0) return undefined;
+  if (beforeGpu && tape.some((n) => n.stream.device.type === "gpu")) {
+    const first = beforeGpu;
+    beforeGpu = undefined;
+    first();
+  }
   const evaluation = new Evaluation(asynchronous, kept);
   stats.evaluations++;
+  for (const t of tracers) t.begin?.();
   try {
     evaluation.record(tape);
+    if (evaluation.gpu) kept?.after?.(evaluation.gpu);
   } finally {
     // What was recorded before an error has left the graph, so it must run for later reads to be right.
-    evaluation.recorder.flush(true);
+    evaluation.flush(true);
+    for (const t of tracers) t.end?.();
     stats.commands += evaluation.recorder.commands;
-    if (evaluation.debug >= 1) process.stderr.write(`eval: ${tape.length} ops, ${evaluation.recorder.commands} commands${asynchronous ? ", asynchronous" : ""}\n`);
+    stats.dispatches += evaluation.gpu?.commands ?? 0;
+    if (kept && evaluation.gpu && evaluation.recorder.commands > 0) kept.refused ??= "parts of it run on the CPU and parts on the GPU";
+    if (evaluation.debug >= 1) process.stderr.write(`eval: ${tape.length} ops, ${evaluation.recorder.commands} commands${evaluation.gpu ? `, ${evaluation.gpu.commands} dispatches` : ""}${asynchronous ? ", asynchronous" : ""}\n`);
   }
   return evaluation.recorder.epoch;
 }
