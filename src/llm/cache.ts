@@ -58,10 +58,14 @@ export class KVCache {
   get appendable(): boolean {
     return this.window === undefined && this.keys !== undefined && !this.keys.disposed;
   }
-  /** Makes room for one more position behind the present ones. */
-  reserve(): void {
+  /** Makes room for more positions behind the present ones. */
+  reserve(length = 1): void {
     const [k, v] = this.#buffers();
-    this.#reserve(k.shape, k.dtype, v.shape, 1);
+    this.#reserve(k.shape, k.dtype, v.shape, length);
+  }
+  /** Positions that fit behind the present ones without new buffers. */
+  get room(): number {
+    return this.#capacity - (this.offset - this.#start);
   }
   /**
    * Writes keys and values (B, H, 1, D) of one position, `position` being an int32 array of one element, and gives the whole buffers (B, H, capacity, D).
@@ -74,6 +78,17 @@ export class KVCache {
     mx.dispose(old);
     this.generation++;
     return [this.keys, this.values];
+  }
+  /** Takes the buffers that an op made of the present ones by writing one position. Does not count it: see `advance`. */
+  replace(keys: MxArray, values: MxArray): void {
+    mx.dispose(this.#buffers());
+    this.keys = keys;
+    this.values = values;
+    this.generation++;
+  }
+  /** The buffers (B, H, capacity, D). */
+  get buffers(): readonly [keys: MxArray, values: MxArray] {
+    return this.#buffers();
   }
   /** Counts a position that `append` wrote. */
   advance(): void {

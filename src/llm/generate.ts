@@ -2,6 +2,7 @@
 import { core as mx, type MxArray } from "../index.ts";
 import { makePromptCache, type PromptCache } from "./cache.ts";
 import { DecodeStep } from "./decode.ts";
+import { DeviceLoop } from "./device-loop.ts";
 import { makeSampler, type LogitsProcessor, type Sampler } from "./sample.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
@@ -101,6 +102,9 @@ function* run(ids: readonly number[], model: LanguageModel, options: GenerateSte
   /** Number of the token whose logits are there. */
   let current = -1;
   let decode: DecodeStep | undefined;
+  let loop: DeviceLoop | undefined;
+  /** False once a step could not be recorded for the device. */
+  let loops = logitsProcessors.length === 0;
 
   /** Chooses from logits with the processors and the sampler. */
   const choose = (l: MxArray): number =>
@@ -109,7 +113,22 @@ function* run(ids: readonly number[], model: LanguageModel, options: GenerateSte
       for (const process of logitsProcessors) processed = process(tokens, processed);
       return sampler(processed).item() as number;
     });
-  const step = (input: readonly number[]): number => {
+  /** The next token by the device's own loop, if it can run there. */
+  const looped = (token: number, left: number): number | undefined => {
+    if (!loops || !DeviceLoop.supports(model, cache, sampler)) return undefined;
+    loop ??= new DeviceLoop(model, cache, sampler);
+    const next = loop.step(token, left);
+    if (next === undefined) loops = false;
+    else tokens.push(next);
+    return next;
+  };
+  const step = (input: readonly number[], left: number): number => {
+    const next = input.length === 1 ? looped(input[0] as number, left) : undefined;
+    if (next !== undefined) {
+      logits?.dispose();
+      logits = undefined;
+      return next;
+    }
     if (input.length === 1 && DecodeStep.supports(model, cache)) {
       decode ??= new DecodeStep(model, cache, logitsProcessors.length === 0 ? sampler : undefined);
       const result = decode.run(input[0] as number);
@@ -147,15 +166,16 @@ function* run(ids: readonly number[], model: LanguageModel, options: GenerateSte
     let input: readonly number[] = ids.slice(done);
     for (let n = 0; n < limit; n++) {
       signal?.throwIfAborted();
-      const token = step(input);
+      const token = step(input, limit - n);
       current = n;
       if (n === 0) options.promptProgressCallback?.(ids.length, ids.length);
-      yield tokenAndLogprobs(token, () => (current === n ? logits : undefined));
+      yield tokenAndLogprobs(token, () => (current === n ? (logits ?? loop?.logits) : undefined));
       input = [token];
     }
   } finally {
     current = -1;
     decode?.dispose();
+    loop?.dispose();
     logits?.dispose();
     if (!options.promptCache) for (const c of cache) c.dispose();
   }

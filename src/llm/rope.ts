@@ -23,10 +23,17 @@ export class ScaledRoPE extends nn.Module {
     this.#traditional = options.traditional;
     this.#scale = options.scale ?? 1;
     this.#base = options.base ?? (() => undefined);
+    this.#wavelengths = options.wavelengths;
     this._freqs = options.wavelengths && mx.array(Float32Array.from(options.wavelengths));
     this.attentionFactor = options.attentionFactor ?? 1;
     this.fixed = options.fixed ?? true;
   }
+  /** For ops that rotate themselves; needs `fixed`. */
+  get rotation(): { dims: number; traditional: boolean; scale: number; base?: number; wavelengths?: readonly number[] } {
+    const base = this.#wavelengths ? undefined : this.#base(1);
+    return { dims: this.#dims, traditional: this.#traditional, scale: this.#scale, ...(base === undefined ? {} : { base }), ...(this.#wavelengths ? { wavelengths: this.#wavelengths } : {}) };
+  }
+  readonly #wavelengths: readonly number[] | undefined;
   /** True when the rotation depends on the position alone, so that the position may lie in an array. */
   readonly fixed: boolean;
   /** x (B, H, T, D), whose first row stands at position `offset`. */

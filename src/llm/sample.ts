@@ -7,6 +7,8 @@ import { core as mx, type MxArray } from "../index.ts";
 export type Sampler = ((logits: MxArray) => MxArray) & {
   /** True when the choice depends on the logits alone, so that it may be recorded with the model's step. */
   readonly recordable?: boolean;
+  /** Of a draw from all tokens, or 0 for the most probable one: such a choice can be made on the GPU. */
+  readonly temperature?: number;
 };
 /** Changes logits (1, V), given the ids of the prompt and of all tokens so far. */
 export type LogitsProcessor = (tokens: readonly number[], logits: MxArray) => MxArray;
@@ -46,7 +48,8 @@ export function makeSampler(options: SamplerOptions = {}): Sampler {
   requireRange("xtcThreshold", xtcThreshold, 0, 0.5);
   if (!Number.isInteger(topK) || topK < 0) throw new Error(`[makeSampler] topK must be a whole number, 0 or more, got ${topK}`);
   if (!Number.isInteger(minTokensToKeep) || minTokensToKeep < 1) throw new Error(`[makeSampler] minTokensToKeep must be a whole number, 1 or more, got ${minTokensToKeep}`);
-  if (temp === 0) return Object.assign((logits: MxArray) => mx.argmax(logits, -1), { recordable: true });
+  if (temp === 0) return Object.assign((logits: MxArray) => mx.argmax(logits, -1), { recordable: true, temperature: 0 });
+  if (topP % 1 === 0 && minP === 0 && xtcProbability === 0 && topK === 0) return Object.assign((logits: MxArray) => categoricalSampling(logits.astype(mx.float32), temp), { temperature: temp });
   if (topK > 0 && xtcProbability === 0) return (logits) => sampleTop(logits.astype(mx.float32), { temp, topK, topP, minP, minTokensToKeep });
   return (logits) => {
     let l = logits.astype(mx.float32);

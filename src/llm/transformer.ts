@@ -5,6 +5,7 @@
 import { core as mx, nn, type MxArray } from "../index.ts";
 import { KVCache, type PromptCache } from "./cache.ts";
 import { attentionSizes, type DecoderConfig } from "./config.ts";
+import { fusedStep } from "./fused-step.ts";
 import { contextLength, makeRope, type ScaledRoPE } from "./rope.ts";
 
 /** What differs between the models of the family. */
@@ -54,9 +55,9 @@ function activationOf(name: string): (x: MxArray) => MxArray {
 }
 
 /** A layer with weights, quantized or not. */
-type Projection = nn.Linear | nn.QuantizedLinear;
+export type Projection = nn.Linear | nn.QuantizedLinear;
 
-class Attention extends nn.Module {
+export class Attention extends nn.Module {
   qProj: Projection;
   kProj: Projection;
   vProj: Projection;
@@ -98,6 +99,10 @@ class Attention extends nn.Module {
     const joined = T === 1 ? out : mx.transpose(out, [0, 2, 1, 3]);
     return this.oProj.forward(mx.reshape(joined, [B, T, this.#heads * this.#headDim]));
   }
+  /** For the fused step. */
+  get sizes(): { heads: number; kvHeads: number; headDim: number; scale: number } {
+    return { heads: this.#heads, kvHeads: this.#kvHeads, headDim: this.#headDim, scale: this.#scale };
+  }
   /** (B, T, heads * D) -> (B, heads, T, D). With one position no transpose is needed. */
   #split(x: MxArray, B: number, T: number, heads: number, norm?: nn.RMSNorm): MxArray {
     const split = mx.reshape(x, T === 1 ? [B, heads, 1, this.#headDim] : [B, T, heads, this.#headDim]);
@@ -106,7 +111,7 @@ class Attention extends nn.Module {
   }
 }
 
-class MLP extends nn.Module {
+export class MLP extends nn.Module {
   gateProj: Projection;
   upProj: Projection;
   downProj: Projection;
@@ -118,6 +123,10 @@ class MLP extends nn.Module {
     this.upProj = new nn.Linear(config.hidden_size, config.intermediate_size, bias);
     this.downProj = new nn.Linear(config.intermediate_size, config.hidden_size, bias);
     this.#activation = activationOf(config.hidden_act);
+  }
+  /** True when the activation is x * sigmoid(x). */
+  get isSilu(): boolean {
+    return this.#activation === nn.silu;
   }
   override forward(x: MxArray): MxArray {
     return this.downProj.forward(mx.multiply(this.#activation(this.gateProj.forward(x)), this.upProj.forward(x)));
@@ -143,7 +152,7 @@ class DecoderLayer extends nn.Module {
   }
 }
 
-class Decoder extends nn.Module {
+export class Decoder extends nn.Module {
   embedTokens: nn.Embedding | nn.QuantizedEmbedding;
   layers: DecoderLayer[];
   norm: nn.RMSNorm;
@@ -211,6 +220,7 @@ export class CausalLM extends nn.Module {
   /** Logits of the last position only: ids (B, T) -> (B, vocabulary). What generation needs, without T - 1 passes through the output layer. */
   nextLogits(ids: MxArray, cache?: PromptCache, at?: StepPosition): MxArray {
     const [B, T] = ids.shape as [number, number];
+    if (at && cache && B === 1 && mx.decode.fusedSteps() && this.model.layers.every((l) => l.mlp.isSilu)) return fusedStep(this.model, this.lmHead ?? this.model.embedTokens, ids, cache, at);
     const h = this.model.forward(ids, cache, at);
     const last = T === 1 ? h : h.index(mx.Slice(), mx.Slice(T - 1, T), mx.Slice());
     return mx.reshape(this.#logits(last), [B, this.#config.vocab_size]);
