@@ -1,6 +1,10 @@
 /** Everything in `mx`: ops, dtypes, devices, memory, files. Names are MLX's in camelCase. */
+import { openVulkan, setDeviceMemoryLimit } from "./backend/vulkan/index.ts";
 import { wasmBackend } from "./backend/wasm/index.ts";
+import { type DeviceType, defaultDevice } from "./core/device.ts";
 import "./debug/check.ts";
+import "./debug/routes.ts";
+import "./debug/self-check.ts";
 
 export { MxArray, getWrappersCount } from "./core/array.ts";
 export {
@@ -42,16 +46,20 @@ export * from "./ops/standard.ts";
 export * from "./ops/types.ts";
 export * from "./ops/unary.ts";
 export * as random from "./ops/random.ts";
+/** Building blocks of a decode step: what models use on the GPU. */
+export * as decode from "./ops/decode.ts";
 export * as fast from "./ops/fast.ts";
 export * as fft from "./ops/fft.ts";
 export * as linalg from "./ops/linalg.ts";
 export * from "./io/index.ts";
-export { type DeviceInfo, type SystemInfo, deviceCount, deviceInfo, systemInfo } from "./debug/info.ts";
+export { explain } from "./debug/explain.ts";
+export { type Profile, type ProfileRow, formatProfile, profile } from "./debug/profile.ts";
+export { type DeviceInfo, type SystemInfo, type VulkanInfo, deviceCount, deviceInfo, systemInfo } from "./debug/info.ts";
 export { grad, jvp, valueAndGrad, vjp } from "./transforms/autodiff.ts";
 export { compile, disableCompile, enableCompile } from "./transforms/compile.ts";
 export { checkpoint, customFunction } from "./transforms/custom.ts";
 export { vmap } from "./transforms/vmap.ts";
-export { Recording, overwrite } from "./schedule/replay.ts";
+export { type LoopArrays, Recording, loopHistory, overwrite } from "./schedule/replay.ts";
 export { asyncEval, evalArrays as eval } from "./schedule/run.ts";
 
 export const e = Math.E;
@@ -63,23 +71,32 @@ export const pi = Math.PI;
 export const newaxis = null;
 
 /** Bytes of all living arrays. */
-export const getActiveMemory = (): number => wasmBackend().memory.counters.active;
+export const getActiveMemory = (): number => wasmBackend().memory.counters.active + (openVulkan()?.memory.counters.active ?? 0);
 /** Most bytes that arrays took at one time since the start or `resetPeakMemory`. */
-export const getPeakMemory = (): number => wasmBackend().memory.counters.peak;
+export const getPeakMemory = (): number => wasmBackend().memory.counters.peak + (openVulkan()?.memory.counters.peak ?? 0);
 export function resetPeakMemory(): void {
   const c = wasmBackend().memory.counters;
   c.peak = c.active;
+  openVulkan()?.memory.resetPeak();
 }
 /** Bytes of freed blocks that later arrays use again. */
-export const getCacheMemory = (): number => wasmBackend().memory.counters.cache;
-/** Sets the most bytes that arrays may take; returns the limit before. An evaluation that needs more throws. */
-export const setMemoryLimit = (limit: number): number => wasmBackend().memory.setLimit(limit);
-/** Merges freed blocks. WebAssembly can not hand pages back to the system. */
-export const clearCache = (): void => wasmBackend().memory.trim();
+export function getCacheMemory(): number {
+  const device = openVulkan()?.memory.counters;
+  return wasmBackend().memory.counters.cache + (device ? device.reserved - device.active : 0);
+}
+/** Sets the most bytes that arrays may take on a device (default: the default device); returns the limit before. An evaluation that needs more throws. */
+export const setMemoryLimit = (limit: number, device: DeviceType = defaultDevice().type): number =>
+  device === "gpu" ? setDeviceMemoryLimit(limit) : wasmBackend().memory.setLimit(limit);
+/** Merges freed blocks, and gives unused memory of the GPU back. WebAssembly can not hand pages back to the system. */
+export function clearCache(): void {
+  wasmBackend().memory.trim();
+  openVulkan()?.trim();
+}
 
 /** Waits for all submitted work (of one stream or of all). */
 export function synchronize(): void {
   wasmBackend().pool.drain();
+  openVulkan()?.synchronize();
 }
 
 let cacheLimit = 0;

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { core as mx } from "../index.ts";
 import { type LoadedModel, streamGenerate } from "../llm/index.ts";
 import { packageInfo } from "./package.ts";
-import { loadModel, type ModelOptions } from "./session.ts";
+import { deviceText, loadModel, type ModelOptions } from "./session.ts";
 
 interface BenchOptions extends ModelOptions {
   promptTokens: number;
@@ -68,6 +68,7 @@ export async function benchCommand(filters: readonly string[], options: BenchOpt
     generationTps: middle("generationTps"),
     firstTokenMs: middle("firstTokenMs"),
     peakMemory: middle("peakMemory"),
+    device: deviceText(),
   };
   if (options.json) process.stdout.write(`${JSON.stringify(result)}\n`);
   else {
@@ -75,5 +76,6 @@ export async function benchCommand(filters: readonly string[], options: BenchOpt
     process.stdout.write(`Generation: ${maxTokens} tokens, ${result.generationTps.toFixed(3)} tokens-per-sec\n`);
     process.stdout.write(`First token: ${result.firstTokenMs.toFixed(1)} ms\n`);
     process.stdout.write(`Peak memory: ${result.peakMemory.toFixed(3)} GB\n`);
+    process.stdout.write(`Device: ${result.device}\n`);
   }
 }

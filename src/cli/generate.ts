@@ -1,7 +1,7 @@
 /** `mlx-vk generate`: text from a prompt, printed as it comes. */
 import { readFileSync } from "node:fs";
 import { type ChatMessage, type GenerationResponse, streamGenerate, type Tokenizer } from "../llm/index.ts";
-import { loadModel, type ModelOptions, samplerOf, type SamplingOptions } from "./session.ts";
+import { deviceText, loadModel, type ModelOptions, samplerOf, type SamplingOptions } from "./session.ts";
 import { INTERRUPTED, interruptSignal, RULE, tolerateClosedPipe } from "./terminal.ts";
 
 interface GenerateOptions extends ModelOptions, SamplingOptions {
@@ -44,6 +44,8 @@ interface Summary {
   generationTps: number;
   peakMemory: number;
   finishReason: GenerationResponse["finishReason"];
+  /** The device that ran: cpu or gpu, and the GPU's name. */
+  device: string;
 }
 
 function printStatistics(s: Summary): void {
@@ -51,6 +53,7 @@ function printStatistics(s: Summary): void {
   process.stdout.write(`Prompt: ${s.promptTokens} tokens, ${s.promptTps.toFixed(3)} tokens-per-sec\n`);
   process.stdout.write(`Generation: ${s.generationTokens} tokens, ${s.generationTps.toFixed(3)} tokens-per-sec\n`);
   process.stdout.write(`Peak memory: ${s.peakMemory.toFixed(3)} GB\n`);
+  process.stdout.write(`Device: ${s.device}\n`);
 }
 
 export async function generateCommand(options: GenerateOptions): Promise<void> {
@@ -60,7 +63,7 @@ export async function generateCommand(options: GenerateOptions): Promise<void> {
   const ids = await promptIds(options, tokenizer);
   const sampler = samplerOf(options);
   const { signal, release } = interruptSignal();
-  const summary: Summary = { text: "", tokens: [], promptTokens: ids.length, promptTps: 0, generationTokens: 0, generationTps: 0, peakMemory: 0, finishReason: null };
+  const summary: Summary = { text: "", tokens: [], promptTokens: ids.length, promptTps: 0, generationTokens: 0, generationTps: 0, peakMemory: 0, finishReason: null, device: deviceText() };
   const print = (piece: string): void => void (options.json || process.stdout.write(piece));
   print(`${RULE}\n`);
   try {

@@ -4,6 +4,14 @@ import { packageInfo } from "./package.ts";
 
 const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 
+function gpuLine(v: mx.VulkanInfo): string {
+  const addon = v.addon ? "addon built" : "no addon";
+  if (v.device === undefined) return `none, ${addon}: ${v.reason ?? "no reason known"}`;
+  const device = `${v.device}, driver ${v.driver}, Vulkan ${v.api}`;
+  if (v.reason !== undefined) return `${device}, ${addon}; it does not open: ${v.reason}`;
+  return `${device}, ${gib(v.memory ?? 0)}, subgroups of ${v.subgroupSize}, cooperative matrix ${v.cooperativeMatrix ? "yes" : "no"}, ${addon}`;
+}
+
 export function infoCommand(options: { json?: boolean }): void {
   const i = { version: packageInfo().version, ...mx.systemInfo() };
   if (options.json) {
@@ -20,7 +28,7 @@ export function infoCommand(options: { json?: boolean }): void {
     ["Kernels", i.kernels],
     ["Memory", `${gib(i.memoryTotal)}, ${gib(i.memoryFree)} free; arrays may take ${gib(i.memoryLimit)}`],
     ...i.backends.map((b): [string, string] => [`Backend ${b.device}`, b.available ? "available" : `not available: ${b.reason ?? "no reason known"}`]),
-    ["Vulkan", i.vulkan.reason ?? `${i.vulkan.device} (${i.vulkan.driver}), not used by this version`],
+    ["GPU", gpuLine(i.vulkan)],
   ];
   for (const [name, value] of rows) process.stdout.write(`${`${name}:`.padEnd(14)} ${value}\n`);
 }

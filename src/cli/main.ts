@@ -44,7 +44,7 @@ const withSampling = (command: Command, maxTokens: number): Command =>
     .option("--seed <n>", "seed of the random numbers", wholeNumber(0))
     .option("--system-prompt <text>", "system message for the chat template");
 
-const program = new Command("mlx-vk").description("MLX's programming model for Node.js: runs MLX language models on SIMD WebAssembly threads.").version(packageInfo().version);
+const program = new Command("mlx-vk").description("MLX's programming model for Node.js: runs MLX language models on SIMD WebAssembly threads or a Vulkan GPU (DEVICE=gpu).").version(packageInfo().version);
 
 withSampling(withModel(program.command("generate", { isDefault: true }).description("generate text (the default command)")), 100)
   .option("--prompt <text>", "text to start from; - reads it from standard input")

@@ -40,6 +40,12 @@ export async function loadModel(options: ModelOptions): Promise<LoadedModel> {
   }
 }
 
+/** The device that ops run on, as the summaries name it. */
+export function deviceText(): string {
+  const { type } = mx.defaultDevice();
+  return type === "gpu" ? `gpu (${mx.deviceInfo().deviceName})` : type;
+}
+
 /** Sets the seed and makes the sampler. */
 export function samplerOf(options: SamplingOptions): Sampler {
   if (options.seed !== undefined) mx.random.seed(options.seed);

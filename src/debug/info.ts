@@ -1,12 +1,13 @@
 /** What this machine offers to the backends, and what of it is used. */
 import { readFileSync } from "node:fs";
 import { arch, availableParallelism, cpus, freemem, platform, release, totalmem } from "node:os";
+import { loadAddon } from "../backend/vulkan/addon.ts";
 import { vulkanStatus } from "../backend/vulkan/device.ts";
+import { vulkanBackend } from "../backend/vulkan/index.ts";
 import { wasmBackend } from "../backend/wasm/index.ts";
 import { relaxedSimdWorks } from "../backend/wasm/modules.ts";
 import { type Device, type DeviceType, backends, defaultDevice, defaultStream, isAvailable } from "../core/device.ts";
 import { env } from "../core/env.ts";
-import { opError } from "../core/error.ts";
 
 export interface SystemInfo {
   /** Versions of Node and of its engine. */
@@ -26,8 +27,23 @@ export interface SystemInfo {
   memoryFree: number;
   memoryLimit: number;
   backends: { device: string; available: boolean; reason?: string }[];
-  /** The Vulkan device that a GPU backend would take, or in one line why there is none. Nothing runs on it yet. */
-  vulkan: { device?: string; driver?: string; reason?: string };
+  /** The Vulkan device that the GPU backend takes, or in one line why there is none and what to do about it. */
+  vulkan: VulkanInfo;
+}
+
+export interface VulkanInfo {
+  /** The native addon is built and loads. */
+  addon: boolean;
+  device?: string;
+  driver?: string;
+  /** Version of Vulkan that the device offers. */
+  api?: string;
+  /** Bytes of its largest heap of device memory. */
+  memory?: number;
+  subgroupSize?: number;
+  /** Kernels for matrix units can run. */
+  cooperativeMatrix?: boolean;
+  reason?: string;
 }
 
 /** CPU features that matter for the kernels, by the names /proc/cpuinfo has for them. */
@@ -44,9 +60,20 @@ function cpuFeatures(): string[] | undefined {
   }
 }
 
-function vulkanInfo(): SystemInfo["vulkan"] {
+const apiText = (v: number): string => `${v >>> 22}.${(v >>> 12) & 1023}.${v & 4095}`;
+/** Opens the device: its memory and features are not known before. */
+function vulkanInfo(): VulkanInfo {
+  const addon = loadAddon().addon !== undefined;
   const status = vulkanStatus();
-  return status.available ? { device: status.device.name, driver: status.device.driver } : { reason: status.reason };
+  if (!status.available) return { addon, reason: status.reason };
+  const { name, driver, apiVersion } = status.device;
+  const found = { addon, device: name, driver, api: apiText(apiVersion) };
+  try {
+    const { info, addon: open } = vulkanBackend();
+    return { ...found, memory: open.memoryInfo()[0] ?? 0, subgroupSize: info.subgroup.size, cooperativeMatrix: info.features.cooperativeMatrix };
+  } catch (error) {
+    return { ...found, reason: (error as Error).message.split("\n", 1)[0] as string };
+  }
 }
 
 /** What this machine offers, and what of it is used. */
@@ -81,7 +108,10 @@ export interface DeviceInfo {
 /** What is known about a device (default: the default device). Throws when it is not available. */
 export function deviceInfo(d: Device | DeviceType = defaultDevice()): DeviceInfo {
   const { device } = defaultStream(d);
-  if (device.type !== "cpu") throw opError("deviceInfo", `only the cpu can be described, got ${device}`);
+  if (device.type === "gpu") {
+    const { info, addon } = vulkanBackend();
+    return { deviceName: info.name, architecture: "vulkan", memorySize: addon.memoryInfo()[0] ?? 0 };
+  }
   return { deviceName: cpus()[0]?.model.trim() ?? "unknown", architecture: arch(), memorySize: wasmBackend().memory.counters.limit };
 }
 /** Number of devices of a type that work can run on. */

@@ -1,0 +1,152 @@
+/** `explain`: which kernel would compute each op of a graph, and why the others would not, on both devices. Nothing runs. */
+import { type ArrayDesc, MxArray, type View } from "../core/array.ts";
+import { stream } from "../core/device.ts";
+import { type Value, expr } from "../core/expr.ts";
+import type { GpuDevice } from "../core/gpu.ts";
+import { tidy } from "../core/memory.ts";
+import type { Kernel, Layout, Node } from "../core/op.ts";
+import { formatShape, isContiguous, rowStrides } from "../core/shape.ts";
+import { gpuStatus, vulkanBackend } from "../backend/vulkan/index.ts";
+import { elementwiseStep } from "../codegen/elementwise-spirv.ts";
+import { type Switches, type Verdict, check, checkGpu, closedKernels, readSwitches } from "../schedule/gate.ts";
+import { type Item, fuse, tapeOf } from "../schedule/plan.ts";
+import { GroupBuilder, alignedPart, broadcastStrides, descsOf, satisfies } from "../schedule/run.ts";
+
+/** What one device would do with an op. */
+interface Choice {
+  /** Name of the kernel; undefined when none is open. */
+  readonly kernel: string | undefined;
+  readonly layout: Kernel["layout"];
+  readonly refused: readonly string[];
+}
+
+const formatView = (d: View): string => `${d.dtype}${formatShape(d.shape)}${d.contiguous ? "" : ` strides ${formatShape(d.strides)}`}${d.offset === 0 ? "" : ` offset ${d.offset}`}`;
+
+class Explainer {
+  readonly lines: string[] = [];
+  private readonly switches: Switches = readSwitches();
+  private readonly gpu: GpuDevice | undefined;
+  /** Why there is no GPU. */
+  private readonly noGpu: string = "";
+  /** Where arrays would lie that are not row-major. */
+  private readonly views = new Map<ArrayDesc, View>();
+  private depth = 0;
+
+  constructor() {
+    const status = gpuStatus();
+    if (status.available) this.gpu = vulkanBackend().device;
+    else this.noGpu = status.reason;
+  }
+  private say(text: string): void {
+    this.lines.push(`${"  ".repeat(this.depth)}${text}`);
+  }
+  private of(d: ArrayDesc): View {
+    return this.views.get(d) ?? d;
+  }
+
+  tape(tape: readonly Node[]): void {
+    for (const item of fuse(tape, this.switches.fuse && !this.switches.check)) this.item(item);
+  }
+  private item({ node, absorbed = [] }: Item): void {
+    const { op, outputs } = node;
+    const fused = absorbed.length > 0 ? ` with ${absorbed.map((n) => n.op.name).join(" ")}` : "";
+    const leaves: ArrayDesc[] = [];
+    const value = op.expr && !op.view ? new GroupBuilder(node, absorbed, leaves).value : undefined;
+    const inputs = value ? leaves : node.inputs;
+    this.say(`${op.name}${fused}: ${inputs.map((d) => formatView(this.of(d))).join(", ")} -> ${outputs.map(formatView).join(", ")} [${node.stream.device.type}]`);
+    if (op.view) this.view(node);
+    else if (value) this.elementwise(node, value, leaves);
+    else this.structured(node);
+  }
+
+  private view(node: Node): void {
+    const source = this.of(node.inputs[0] as ArrayDesc);
+    const out = node.outputs[0] as ArrayDesc;
+    const direct = node.op.view?.(source, node.params);
+    const layout = direct ?? node.op.view?.(dense(source), node.params);
+    this.say(`  both: a view${direct ? ", no work" : " of a row-major copy"}`);
+    if (layout) this.place(out, layout);
+  }
+  private place(d: ArrayDesc, { strides, offset }: Layout): void {
+    this.views.set(d, { shape: d.shape, dtype: d.dtype, size: d.size, strides, offset, contiguous: isContiguous(d.shape, strides) });
+  }
+
+  private elementwise(node: Node, value: Value, leaves: readonly ArrayDesc[]): void {
+    const out = node.outputs[0] as ArrayDesc;
+    const views = leaves.map((d) => this.of(d));
+    const group = { shape: out.shape, inputs: views.map((d) => ({ dtype: d.dtype, strides: broadcastStrides(d, out.shape) })), outputs: [{ dtype: out.dtype, value }], expr };
+    const step = this.gpu && (closedKernels.get("vulkan/generated") ?? elementwiseStep(group, this.gpu, [...views, out].map(alignedPart)));
+    const refused = typeof step === "string" ? [`vulkan/generated: ${step}`] : [];
+    const gpu: Choice | undefined = this.gpu && { kernel: refused.length > 0 ? undefined : "vulkan/generated", layout: undefined, refused };
+    this.choices(node, { kernel: "wasm/generated", layout: undefined, refused: [] }, gpu);
+  }
+
+  private structured(node: Node): void {
+    const { op, params, outputs } = node;
+    const inputs = node.inputs.map((d) => this.of(d));
+    const cpu = choose(op.kernels, (k) => check(k, inputs, params, outputs, this.switches));
+    const device = this.gpu;
+    const gpu = device && choose(op.gpu ?? [], (k) => checkGpu(k, inputs, params, outputs, this.switches, device));
+    this.choices(node, cpu, gpu);
+    const onGpu = node.stream.device.type === "gpu";
+    const mine = onGpu ? gpu : cpu;
+    if (mine?.kernel !== undefined) this.copies(inputs, mine, node);
+    else if (op.composite) this.composite(node);
+    else if (onGpu && cpu.kernel !== undefined) this.copies(inputs, cpu, node);
+  }
+  /** One line per device. */
+  private choices(node: Node, cpu: Choice, gpu: Choice | undefined): void {
+    const { composite } = node.op;
+    const describe = (c: Choice, otherwise: string): string => `${c.kernel ?? (composite ? "by its definition in other ops" : otherwise)}${c.refused.length > 0 ? `; refused: ${c.refused.join("; ")}` : ""}`;
+    this.say(`  cpu: ${describe(cpu, "no kernel")}`);
+    this.say(`  gpu: ${gpu ? describe(gpu, `falls back to the CPU${gpu.refused.length > 0 ? "" : ", it has no kernel for the GPU"}`) : `not available: ${this.noGpu}`}`);
+  }
+  /** Inputs that must be copied first. */
+  private copies(inputs: readonly View[], choice: Choice, node: Node): void {
+    const layouts = typeof choice.layout === "function" ? choice.layout(inputs, node.params) : choice.layout;
+    inputs.forEach((d, i) => {
+      const want = layouts ? (layouts[Math.min(i, layouts.length - 1)] ?? "row") : "row";
+      if (!satisfies(d, want)) this.say(`  input ${i} is copied first: the kernel wants ${want === "row" ? "it row-major" : "its last dimension dense"}`);
+    });
+  }
+  /** The ops that an op is made of. The graph is put together and taken apart again. */
+  private composite(node: Node): void {
+    const { op, params, inputs, outputs } = node;
+    const scope = stream(node.stream);
+    let results: readonly MxArray[];
+    try {
+      results = tidy(() => (op.composite as NonNullable<typeof op.composite>)(inputs.map((d) => new MxArray(d)), params));
+    } finally {
+      scope[Symbol.dispose]();
+    }
+    this.depth += 2;
+    this.tape(tapeOf(results.map((r) => r.desc)));
+    this.depth -= 2;
+    outputs.forEach((o, i) => this.place(o, this.of((results[i] as MxArray).desc)));
+    for (const r of results) r.dispose();
+  }
+}
+
+function choose<K extends { readonly name: string; readonly layout?: unknown }>(kernels: readonly K[], verdict: (k: K) => Verdict): Choice {
+  const refused: string[] = [];
+  let first: K | undefined;
+  for (const k of kernels) {
+    const v = verdict(k);
+    if (v.open) first ??= k;
+    else refused.push(`${k.name}: ${v.why}`);
+  }
+  return { kernel: first?.name, layout: first?.layout as Kernel["layout"], refused };
+}
+const dense = (d: View): View => ({ shape: d.shape, dtype: d.dtype, size: d.size, strides: rowStrides(d.shape), offset: 0, contiguous: true });
+
+/**
+ * Says for each op that the arrays in the trees still need which kernel would run, on the CPU and on the GPU, and why the others would not. Computes nothing
+ * and leaves the graph as it is.
+ */
+export function explain(...trees: unknown[]): string {
+  const tape = tapeOf(descsOf(trees));
+  if (tape.length === 0) return "nothing is left to compute";
+  const explainer = new Explainer();
+  explainer.tape(tape);
+  return explainer.lines.join("\n");
+}
