@@ -4,7 +4,9 @@ import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 import { describe, expect, test } from "vitest";
 import { core as mx } from "../src/index.ts";
+import { chooseTestDevice } from "./helpers/gpu-scheduler.ts";
 import { arch, temporaryFolder, values, variant } from "./helpers/llm.ts";
+import { skipReason } from "./helpers/vulkan.ts";
 
 /** tsx by its place, so that it is found from any folder. */
 const loader = pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href;
@@ -14,9 +16,9 @@ interface Outcome {
   stdout: string;
   stderr: string;
 }
-function mlxVk(args: readonly string[], options: { input?: string; onOutput?: (text: string, interrupt: () => void) => void; cwd?: string } = {}): Promise<Outcome> {
+function mlxVk(args: readonly string[], options: { input?: string; onOutput?: (text: string, interrupt: () => void) => void; cwd?: string; env?: Record<string, string> } = {}): Promise<Outcome> {
   const root = process.cwd();
-  const child = spawn(process.execPath, ["--import", loader, `${root}/src/cli/main.ts`, ...args], { cwd: options.cwd ?? root });
+  const child = spawn(process.execPath, ["--import", loader, `${root}/src/cli/main.ts`, ...args], { cwd: options.cwd ?? root, env: { ...process.env, ...options.env } });
   const out: Outcome = { code: null, stdout: "", stderr: "" };
   child.stdout.on("data", (data: Buffer) => {
     out.stdout += data.toString();
@@ -39,7 +41,7 @@ describe("generate", () => {
     const number = String.raw`\d+\.\d{3}`;
     expect(stdout).toMatch(
       new RegExp(
-        `^==========\\n[\\s\\S]{10,}\\n==========\\nPrompt: \\d+ tokens, ${number} tokens-per-sec\\nGeneration: 20 tokens, ${number} tokens-per-sec\\nPeak memory: ${number} GB\\n$`,
+        `^==========\\n[\\s\\S]{10,}\\n==========\\nPrompt: \\d+ tokens, ${number} tokens-per-sec\\nGeneration: 20 tokens, ${number} tokens-per-sec\\nPeak memory: ${number} GB\\nDevice: cpu\\n$`,
       ),
     );
   });
@@ -49,7 +51,7 @@ describe("generate", () => {
     const { code, stdout } = await mlxVk(["generate", "--prompt-ids", ids.join(","), "--max-tokens", "48", "--dtype", "float32", "--json"]);
     expect(code).toBe(0);
     const result = JSON.parse(lastLine(stdout)) as Record<string, unknown>;
-    expect(Object.keys(result).sort()).toEqual(["finishReason", "generationTokens", "generationTps", "peakMemory", "promptTokens", "promptTps", "text", "tokens"]);
+    expect(Object.keys(result).sort()).toEqual(["device", "finishReason", "generationTokens", "generationTps", "peakMemory", "promptTokens", "promptTps", "text", "tokens"]);
     expect(result.tokens).toEqual(values(golden["prompt0.greedy"] as mx.MxArray));
     expect([result.promptTokens, result.generationTokens, result.finishReason]).toEqual([ids.length, 48, "length"]);
   });
@@ -89,7 +91,7 @@ describe("generate", () => {
       },
     });
     expect(code).toBe(130);
-    expect(stdout).toMatch(/\n==========\nPrompt: \d+ tokens.*\nGeneration: \d+ tokens.*\nPeak memory: .* GB\n$/);
+    expect(stdout).toMatch(/\n==========\nPrompt: \d+ tokens.*\nGeneration: \d+ tokens.*\nPeak memory: .* GB\nDevice: cpu\n$/);
   });
 
   test.each([
@@ -125,13 +127,44 @@ test("chat answers line by line until q", async () => {
   expect(stdout.match(/Commands: q quits/g)).toHaveLength(2);
 });
 
-test("info shows threads, memory, and why a backend is missing", async () => {
-  const { code, stdout } = await mlxVk(["info"]);
+/** No driver, whatever the machine has. */
+const noDriver = { VK_DRIVER_FILES: "/nonexistent", VK_ICD_FILENAMES: "/nonexistent" };
+
+test("info shows threads, memory, and why there is no GPU", async () => {
+  const { code, stdout } = await mlxVk(["info"], { env: noDriver });
   expect(code).toBe(0);
-  for (const row of [/^Node: +\d+/m, /threads used/, /^Kernels: +(plain|relaxed) SIMD/m, /^Backend cpu: +available$/m, /^Backend gpu: +not available: .+/m])
+  for (const row of [/^Node: +\d+/m, /threads used/, /^Kernels: +(plain|relaxed) SIMD/m, /^Backend cpu: +available$/m, /^Backend gpu: +not available: .+; .+/m, /^GPU: +none, (addon built|no addon): .+; .+/m])
     expect(stdout).toMatch(row);
-  const json = JSON.parse((await mlxVk(["info", "--json"])).stdout) as { threads: number };
+  const json = JSON.parse((await mlxVk(["info", "--json"], { env: noDriver })).stdout) as { threads: number; vulkan: { addon: boolean; reason: string } };
   expect(json.threads).toBeGreaterThan(0);
+  expect(json.vulkan).toEqual({ addon: expect.any(Boolean), reason: expect.stringMatching(/;/) });
+});
+
+test("DEVICE=gpu without a driver is an error with a remedy, for generate and bench", async () => {
+  for (const args of [["--prompt", "x"], ["bench", "--model", "models/demo-shakespeare-4bit"]]) {
+    const { code, stdout, stderr } = await mlxVk(args, { env: { ...noDriver, DEVICE: "gpu" } });
+    expect([code, stdout]).toEqual([1, ""]);
+    expect(stderr).toMatch(/^mlx-vk: \[device\] the gpu device is not available: (the Vulkan loader finds no driver|no Vulkan loader is installed|the Vulkan addon .*); .+\n$/);
+  }
+});
+
+describe.skipIf(skipReason)("with a Vulkan device", () => {
+  const device = (): Record<string, string> => {
+    chooseTestDevice();
+    return { DEVICE: "gpu", MLX_VK_SELF_CHECK: "0" };
+  };
+  test("info describes it in one line", async () => {
+    const env = device();
+    expect((await mlxVk(["info"], { env })).stdout).toMatch(/^GPU: +\S.*, driver .+, Vulkan 1\.\d+\.\d+, \d+\.\d GiB, subgroups of \d+, cooperative matrix (yes|no), addon built$/m);
+    const { vulkan } = JSON.parse((await mlxVk(["info", "--json"], { env })).stdout) as { vulkan: Record<string, unknown> };
+    expect(Object.keys(vulkan).sort()).toEqual(["addon", "api", "cooperativeMatrix", "device", "driver", "memory", "subgroupSize"]);
+    expect(vulkan.memory).toBeGreaterThan(2 ** 28);
+  });
+  test("generate tells which device ran", { timeout: 180_000 }, async () => {
+    const { stdout, code } = await mlxVk(["--prompt", "ROMEO:", "--max-tokens", "3"], { env: { ...device(), MLX_STRICT: "1" } });
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/\nDevice: gpu \(.+\)\n$/);
+  });
 });
 
 test("bench measures a model", async () => {

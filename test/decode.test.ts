@@ -28,7 +28,8 @@ describe("recorded decode steps", () => {
     step.dispose();
   });
 
-  it("equal the plain steps bit for bit: logits and tokens, with and without MLX_REPLAY, across a growth of the cache", async () => {
+  // On the GPU a recorded step has kernels of its own, whose sums are in another order: gpu-llm.test.ts compares them.
+  it.skipIf(mx.defaultDevice().type === "gpu")("equal the plain steps bit for bit: logits and tokens, with and without MLX_REPLAY, across a growth of the cache", async () => {
     const run = async (replay: string): Promise<{ tokens: number[]; logprobs: number[][]; evaluations: number }> => {
       process.env["MLX_REPLAY"] = replay;
       const { model } = await load(demo4bit);

@@ -12,7 +12,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   codegen: ["core"],
   backend: ["core", "codegen"],
   schedule: ["core", "ops", "codegen", "backend"],
-  debug: ["core", "ops", "schedule", "backend"],
+  debug: ["core", "ops", "codegen", "schedule", "backend"],
   // Files are read straight into storage, below the public surface.
   io: ["core", "ops"],
   // The public surface.

@@ -124,7 +124,7 @@ describe("memory", () => {
   }
   test("pieces never overlap, are aligned, and all of it comes back", () => {
     const { addon, live } = standIn();
-    const memory = new DeviceMemory(addon, { blockBytes: 2 ** 16, cacheLimit: 0 });
+    const memory = new DeviceMemory(addon, { blockBytes: 2 ** 16 });
     const held: Allocation[] = [];
     let seed = 7;
     for (let i = 0; i < 3000; i++) {
@@ -166,7 +166,23 @@ describe("memory", () => {
     const [a, b] = [separate.allocate(10), separate.allocate(10)];
     expect(a.buffer).not.toBe(b.buffer);
     separate.free(a);
+    separate.trim();
     expect(live.size).toBe(1);
+  });
+  test("memory on the device that the host writes is taken in small blocks", () => {
+    const { addon, live } = standIn();
+    const memory = new DeviceMemory(addon);
+    const [table, data] = [memory.allocate(100, 3), memory.allocate(100, 1)];
+    expect([live.get(table.buffer), live.get(data.buffer)]).toEqual([4 << 20, 64 << 20]);
+    expect(memory.allocate(3 << 20, 3).bytes).toBe(3 << 20);
+  });
+  test("an allocation that fits is not refused because a whole block does not", () => {
+    const { addon, live } = standIn(3000);
+    const memory = new DeviceMemory(addon, { blockBytes: 2048 });
+    const [a, b] = [memory.allocate(1024), memory.allocate(700, 1)];
+    expect([live.get(a.buffer), live.get(b.buffer)]).toEqual([2048, 768]);
+    expect(() => memory.allocate(512, 2)).toThrow(expect.objectContaining({ code: "OUT_OF_DEVICE_MEMORY" }));
+    expect(memory.allocate(1024).buffer).toBe(a.buffer);
   });
   test("out of memory: empty buffers go back first, then an error with a code; later work is right", () => {
     const { addon } = standIn(10000);
@@ -178,6 +194,6 @@ describe("memory", () => {
     expect(memory.allocate(9900).bytes).toBe(9984);
     const limited = new DeviceMemory(standIn().addon, { limit: 5000, blockBytes: 1024 });
     limited.allocate(4000);
-    expect(() => limited.allocate(4000)).toThrow("limit of 5000");
+    expect(() => limited.allocate(4000)).toThrow("the limit is 5000");
   });
 });
