@@ -1,13 +1,18 @@
 /**
  * npm run bench [-- filter ...] [--list] [--samples 15]: measures the roofs of the machine, then every kernel and model whose name contains a filter. Each
  * case is checked against a reference first, then timed. Results go to bench/results as JSON; bench/compare.ts compares two of them.
+ * npm run bench -- gpu [filter ...]: the same for the GPU: kernels alone (bench/gpu), then a model (bench/models/gpu.ts).
  */
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { type Result, digits, duration, header, machine, measureTogether, ratios, spread, summarize, writeReport } from "./harness.ts";
 import { cases as attention } from "./kernels/attention.ts";
 import { type KernelCase, call, check } from "./kernels/case.ts";
 import { cases as elementwise } from "./kernels/elementwise.ts";
+import type { GpuResult } from "./gpu/harness.ts";
 import { cases as matmul } from "./kernels/matmul.ts";
 import { type ConfigName, type FormatName, bytesPerToken, configs, formats } from "./models/configs.ts";
 import { syntheticCheckpoint } from "./models/synthetic.ts";
@@ -106,7 +111,38 @@ async function modelResults(c: ModelCase): Promise<Result[]> {
   return results;
 }
 
+/** Runs a bench of the GPU in a process of its own (each opens the device), and gives what it wrote. */
+function gpuBench<R>(folder: string, script: string, args: readonly string[]): readonly R[] {
+  const json = join(folder, `${script.replace("/", "-")}.json`);
+  const { status } = spawnSync(process.execPath, ["--import", "tsx", join(import.meta.dirname, script), ...args, "--json", json], { stdio: "inherit" });
+  if (status !== 0) throw new Error(`bench/${script} failed`);
+  return (JSON.parse(readFileSync(json, "utf8")) as { results: readonly R[] }).results;
+}
+/** Kernels alone and a model on the GPU. Both compare with a reference or the CPU first; the roof is the copy bandwidth that the model's run measured. */
+function gpuResults(wanted: readonly string[]): Result[] {
+  const folder = mkdtempSync(join(tmpdir(), "mlx-vk-bench-"));
+  try {
+    const model = wanted.length === 0 || wanted.includes("model") ? gpuBench<Result>(folder, "models/gpu.ts", ["qwen3-0.6b", "4bit-g128", "128,4096"]) : [];
+    const families = wanted.filter((f) => f !== "model");
+    const kernelsToo = wanted.length === 0 || families.length > 0;
+    const roof = model.find((r) => r.name.endsWith("roof copy"))?.value.median;
+    const alone = kernelsToo ? gpuBench<GpuResult>(folder, "gpu/run.ts", families) : [];
+    const rows = alone.map(({ name, kernel, us, gbPerSecond, gflops }): Result => ({
+      name: `gpu ${name} ${kernel}`, unit: "us", better: "lower", value: us,
+      extra: { ...(gbPerSecond === undefined ? {} : { "GB/s": gbPerSecond, ...(roof === undefined ? {} : { "share of copy bandwidth": gbPerSecond / roof }) }), ...(gflops === undefined ? {} : { "GFLOP/s": gflops }) },
+    }));
+    return [...model, ...rows];
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
 async function main(): Promise<void> {
+  if (filters[0] === "gpu") {
+    if (options.list) spawnSync(process.execPath, ["--import", "tsx", join(import.meta.dirname, "gpu/run.ts"), ...filters.slice(1), "--list"], { stdio: "inherit" });
+    else console.log(writeReport("gpu", { machine: machine(), results: gpuResults(filters.slice(1)) }));
+    return;
+  }
   const chosenKernels = kernels.filter((c) => selected(c.name));
   const chosenModels = models.filter((c) => selected(c.name, c.usual));
   if (options.list) {

@@ -1,0 +1,199 @@
+/**
+ * Decode and prefill of synthetic checkpoints on the GPU: `node --import tsx bench/models/gpu.ts [config] [format] [depths] [--json file] [--tokens 200] [--no-check]`.
+ * First the logits of both devices are compared, then tokens per second are measured at each depth, and where the time of a decode step goes.
+ */
+import { writeFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import type { CommandStream } from "../../src/backend/vulkan/commands.ts";
+import { type VulkanBackend, setVulkanProfiler, vulkanBackend } from "../../src/backend/vulkan/index.ts";
+import { core as mx } from "../../src/index.ts";
+import { generateStep, load } from "../../src/llm/index.ts";
+import { stats } from "../../src/schedule/run.ts";
+import { type Result, type Summary, digits, header, machine, spread, summarize } from "../harness.ts";
+import { promptIds } from "../peers/engine.ts";
+import { type ConfigName, type FormatName, bytesPerToken, configs, formats } from "./configs.ts";
+import { syntheticCheckpoint } from "./synthetic.ts";
+
+const { values: options, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { json: { type: "string" }, tokens: { type: "string", default: "200" }, "no-check": { type: "boolean", default: false } },
+});
+const [name = "qwen3-0.6b", format = "4bit-g128", depthList = "128,4096"] = positionals as [ConfigName?, FormatName?, string?];
+const config = configs[name];
+const path = syntheticCheckpoint(name, config, format);
+const tokens = Number(options.tokens);
+
+type Model = Awaited<ReturnType<typeof load>>["model"];
+async function logits(device: "cpu" | "gpu", ids: readonly number[]): Promise<number[][]> {
+  mx.setDefaultDevice(device);
+  const { model } = await load(path);
+  const out: number[][] = [];
+  for (const [, l] of generateStep(ids, model, { maxTokens: 3 })) out.push(mx.reshape(l, [-1]).tolist() as number[]);
+  mx.dispose(model.parameters());
+  return out;
+}
+
+/** Nothing is timed on a device whose logits are not those of the CPU. */
+async function compare(): Promise<void> {
+  const ids = promptIds(20, config.vocab_size);
+  const [want, got] = [await logits("cpu", ids), await logits("gpu", ids)];
+  want.forEach((w, i) => {
+    const g = got[i] as number[];
+    const worst = w.reduce((m, x, j) => Math.max(m, Math.abs(x - (g[j] as number))), 0);
+    const range = w.reduce((a, b) => Math.max(a, b)) - w.reduce((a, b) => Math.min(a, b));
+    const best = (x: readonly number[]): number => x.indexOf(x.reduce((a, b) => Math.max(a, b)));
+    console.log(`token ${i}: largest difference of log-probabilities between CPU and GPU ${worst.toFixed(4)} (range ${range.toFixed(1)}); choices ${best(w)} and ${best(g)}`);
+    if (!(worst < 0.1 * range)) throw new Error(`token ${i}: the logits of CPU and GPU differ by ${worst} of a range of ${range}`);
+  });
+}
+
+/** Bytes per second, read and written together, of a kernel that adds a number to an array of up to 1 GiB: ten at a time. */
+function copyBandwidth(vulkan: VulkanBackend): Summary {
+  const bytes = Math.min(2 ** 30, Math.floor((vulkan.addon.memoryInfo()[0] ?? 2 ** 30) / 32 / 2 ** 20) * 2 ** 20);
+  const x = mx.ones([bytes / 4]);
+  mx.eval(x);
+  const once = (): number => {
+    mx.synchronize();
+    const start = performance.now();
+    for (let i = 0; i < 10; i++) {
+      const y = mx.add(x, i);
+      void mx.asyncEval(y);
+      y.dispose();
+    }
+    mx.synchronize();
+    return (20 * bytes * 1000) / (performance.now() - start);
+  };
+  for (let i = 0; i < 3; i++) once();
+  const speeds = Array.from({ length: 9 }, once);
+  x.dispose();
+  return summarize(speeds);
+}
+
+interface Times {
+  readonly prefill: number;
+  readonly first: number;
+  readonly decode: number;
+  /** Seconds of the decoding that the host did not spend waiting for the device. */
+  readonly host: number;
+}
+function timed(vulkan: VulkanBackend, model: Model, depth: number, count: number): Times {
+  let waited = 0;
+  const { addon } = vulkan;
+  const wait = addon.waitSync;
+  const start = performance.now();
+  const steps = generateStep(promptIds(depth, config.vocab_size), model, { maxTokens: count + 2 });
+  steps.next();
+  const prefilled = performance.now();
+  steps.next();
+  addon.waitSync = (...args) => {
+    const begun = performance.now();
+    const result = wait(...args);
+    waited += performance.now() - begun;
+    return result;
+  };
+  const first = performance.now();
+  try {
+    for (let i = 0; i < count; i++) steps.next();
+  } finally {
+    addon.waitSync = wait;
+  }
+  const end = performance.now();
+  steps.return();
+  return { prefill: (prefilled - start) / 1000, first: (first - prefilled) / 1000, decode: (end - first) / 1000, host: (end - first - waited) / 1000 };
+}
+
+/** Launches and barriers of one recorded step. */
+function recordedStep(model: Model, depth: number): { launches: number; barriers: number } {
+  const found = { launches: 0, barriers: 0 };
+  let current: CommandStream | undefined;
+  let launches = 0;
+  const nothing = (): void => {};
+  const launched = (stream: CommandStream, kept: boolean): void => {
+    current = stream;
+    if (kept) launches++;
+  };
+  const recorded = (): void => {
+    found.launches = launches;
+    found.barriers = current ? Object.values(current.barriers).reduce((a, b) => a + b, 0) : 0;
+    launches = 0;
+  };
+  setVulkanProfiler({ launching: nothing, launched, submitted: nothing, recorded, replayed: nothing, released: nothing });
+  try {
+    const steps = generateStep(promptIds(depth, config.vocab_size), model, { maxTokens: 6 });
+    for (let i = 0; i < 4; i++) steps.next();
+    steps.return();
+  } finally {
+    setVulkanProfiler(undefined);
+  }
+  return found;
+}
+
+/** Microseconds on the device of one step by kernel, by the device's clock. The outer profile sees the step recorded, the inner one measures its runs. */
+function byKernel(model: Model, depth: number): Map<string, { us: number; calls: number }> {
+  const count = 16;
+  let inner: mx.Profile | undefined;
+  mx.profile(() => {
+    const steps = generateStep(promptIds(depth, config.vocab_size), model, { maxTokens: count + 8 });
+    for (let i = 0; i < 4; i++) steps.next();
+    inner = mx.profile(() => {
+      for (let i = 0; i < count; i++) steps.next();
+    });
+    steps.return();
+  });
+  const rows = new Map<string, { us: number; calls: number }>();
+  for (const r of inner?.rows ?? []) {
+    if (r.gpuMs === 0) continue;
+    const row = rows.get(r.kernel) ?? { us: 0, calls: 0 };
+    rows.set(r.kernel, { us: row.us + (1000 * r.gpuMs) / count, calls: row.calls + r.calls / count });
+  }
+  return new Map([...rows].sort((a, b) => b[1].us - a[1].us));
+}
+
+function split(model: Model, depth: number): Record<string, number> {
+  const { launches, barriers } = recordedStep(model, depth);
+  const kernels = byKernel(model, depth);
+  const all = [...kernels.values()].reduce((n, k) => n + k.us, 0);
+  console.log(`  one recorded step: ${launches} launches, ${barriers} barriers, ${digits(all)} us on the device while it is profiled`);
+  for (const [kernel, { us, calls }] of kernels) console.log(`    ${kernel.padEnd(40)} ${digits(us).padStart(7)} us ${((100 * us) / all).toFixed(1).padStart(5)} %  ${digits(calls)} calls`);
+  return { launches, barriers, ...Object.fromEntries([...kernels].map(([kernel, { us }]) => [`us ${kernel}`, us])) };
+}
+
+const results: Result[] = [];
+function report(what: string, unit: string, value: Summary, extra: Record<string, number> = {}): void {
+  results.push({ name: `gpu model ${name} ${format}, ${what}`, unit, better: unit === "ms" ? "lower" : "higher", value, extra });
+  console.log(`${what.padEnd(40)} ${spread(value)} ${unit}`);
+}
+
+function measureDecode(vulkan: VulkanBackend, model: Model, depth: number, copy: number): void {
+  const bytes = bytesPerToken(config, formats[format]);
+  timed(vulkan, model, depth, 4);
+  const before = stats.fallbacks;
+  const runs = Array.from({ length: 5 }, () => timed(vulkan, model, depth, tokens));
+  const speed = summarize(runs.map((r) => tokens / r.decode));
+  const fallbacks = stats.fallbacks - before;
+  const host = summarize(runs.map((r) => (1e6 * r.host) / tokens));
+  const share = (speed.median * bytes) / copy;
+  report(`decode ${tokens} at ${depth}`, "tok/s", speed, { "bytes per token": bytes, "share of copy bandwidth": share, "host us per token": host.median, fallbacks, ...split(model, depth) });
+  console.log(`  host ${spread(host)} us per token; weights ${digits(bytes / 1e6)} MB per token, ${(100 * share).toFixed(0)} % of the copy bandwidth; ${fallbacks} fallbacks`);
+  report(`recording at ${depth}`, "ms", summarize(runs.map((r) => 1000 * r.first)));
+}
+
+async function main(): Promise<void> {
+  console.log(header(machine()));
+  if (!options["no-check"]) await compare();
+  mx.setDefaultDevice("gpu");
+  const start = performance.now();
+  const { model } = await load(path);
+  mx.synchronize();
+  const vulkan = vulkanBackend();
+  const seconds = (performance.now() - start) / 1000;
+  console.log(`${name} ${format} on ${vulkan.info.name}, driver ${vulkan.info.driver}; loaded in ${seconds.toFixed(2)} s, ${(vulkan.memory.counters.active / 1e6).toFixed(0)} MB`);
+  const copy = copyBandwidth(vulkan);
+  report("roof copy", "GB/s", { ...copy, min: copy.min / 1e9, p10: copy.p10 / 1e9, median: copy.median / 1e9, p90: copy.p90 / 1e9, max: copy.max / 1e9 });
+  for (const depth of depthList.split(",").map(Number)) measureDecode(vulkan, model, depth, copy.median);
+  timed(vulkan, model, 512, 1);
+  report("prefill 512", "tok/s", summarize(Array.from({ length: 7 }, () => 512 / timed(vulkan, model, 512, 1).prefill)));
+  if (options.json) writeFileSync(options.json, `${JSON.stringify({ device: vulkan.info.name, driver: vulkan.info.driver, results }, null, 1)}\n`);
+}
+
+await main();
