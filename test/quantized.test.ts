@@ -135,7 +135,8 @@ describe("arguments", () => {
     const x = mx.ones([2, 64]);
     const want = read(mx.quantizedMatmul(x, q, s, b, true, 64, 4, "affine"));
     expect(read(mx.quantizedMatmul(x, q, s, b))).toEqual(want);
-    expect(read(mx.quantizedMatmul(x, q, s, b, mx.cpu))).toEqual(want);
+    // Another device adds in another order.
+    read(mx.quantizedMatmul(x, q, s, b, mx.cpu)).forEach((y, i) => expect(y).toBeCloseTo(want[i] as number, 4));
     expect(read(mx.quantizedMatmul(x, q, s, b, null, undefined, 4))).toEqual(want);
     expect(read(mx.dequantize(q, s, b, mx.cpu))).toEqual(read(mx.dequantize(q, s, b, 64, 4)));
     expect(mx.quantize(w, mx.cpu).map((a) => a.shape)).toEqual([[4, 8], [4, 1], [4, 1]]);

@@ -39,7 +39,8 @@ export function pipelineOf(pipelines: Pipelines, step: GpuStep, pushBytes: numbe
     code: () => (typeof shader === "string" ? shaderCode(shader) : shader.code()),
     pushBytes,
     ...(constants ? { constants: Uint32Array.from(constants.flatMap((c, i) => [i, c >>> 0])) } : {}),
-    ...(subgroupSize === undefined ? {} : { subgroupSize }),
+    // A workgroup of 256 may not demand subgroups of less than 8 (at most 32 of a demanded size are portable); a device that has such has no others.
+    ...(subgroupSize === undefined || subgroupSize < 8 ? {} : { subgroupSize }),
   });
 }
 
