@@ -4,7 +4,7 @@
  */
 import { type Addon, type DeviceInfo, loadAddon } from "../../src/backend/vulkan/addon.ts";
 import { CommandStream } from "../../src/backend/vulkan/commands.ts";
-import { chooseDevice, rankDevices } from "../../src/backend/vulkan/device.ts";
+import { chooseDevice, rankDevices, gpuDevice } from "../../src/backend/vulkan/device.ts";
 import { type Placed, encodeLaunch } from "../../src/backend/vulkan/encode.ts";
 import { DeviceMemory } from "../../src/backend/vulkan/memory.ts";
 import { Pipelines, cacheFile, readCache } from "../../src/backend/vulkan/pipelines.ts";
@@ -79,15 +79,7 @@ export function openBenchDevice(): BenchDevice {
   const identity = probe.devices[index] as DeviceInfo;
   const cache = readCache(cacheFile(identity), identity);
   const info = addon.openDevice(index, cache ? { cache } : {});
-  const gpu: GpuDevice = {
-    subgroupSize: info.subgroup.size,
-    sharedMemoryBytes: info.limits.sharedMemoryBytes,
-    groupInvocations: info.limits.groupInvocations,
-    groupCount: info.limits.groupCount,
-    features: info.features,
-    cooperativeMatrix: info.cooperativeMatrix,
-    vendorId: info.vendorId,
-  };
+  const gpu = gpuDevice(info);
   return { addon, info, gpu, pipelines: new Pipelines(addon) };
 }
 export function closeBenchDevice(d: BenchDevice): void {

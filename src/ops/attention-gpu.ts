@@ -1,33 +1,11 @@
 /** GPU kernels of scaledDotProductAttention: few queries against long caches (split over the keys), and many queries (tiles). */
-import type { Aval, View } from "../core/array.ts";
+import type { View } from "../core/array.ts";
 import { bool } from "../core/dtype.ts";
 import { env } from "../core/env.ts";
 import { type GpuDevice, type GpuFeature, type GpuKernel, type GpuLaunch, type GpuPointer, type GpuStep, type MatrixShape, floatWord, gpuInput, gpuOutput, gpuScratchIn, gpuScratchOut, groupLimit, spreadGroups } from "../core/gpu.ts";
 import type { InputLayout } from "../core/op.ts";
+import { type AttentionParams, type Sizes, sizesOf } from "./attention-sizes.ts";
 import { matrixShape } from "./matmul-gpu.ts";
-
-/** As in attention.ts. */
-interface AttentionParams {
-  readonly scale: number;
-  readonly mask: "none" | "causal" | "array";
-  readonly length: boolean;
-  readonly sinks: boolean;
-}
-interface Sizes {
-  B: number;
-  H: number;
-  Hkv: number;
-  G: number;
-  Tq: number;
-  Tk: number;
-  D: number;
-  Dv: number;
-}
-function sizesOf([q, k, v]: readonly Aval[]): Sizes {
-  const [B, H, Tq, D] = (q as Aval).shape as [number, number, number, number];
-  const [, Hkv, Tk] = (k as Aval).shape as [number, number, number];
-  return { B, H, Hkv, G: H / Hkv, Tq, Tk, D, Dv: (v as Aval).shape[3] as number };
-}
 
 const types: Readonly<Record<string, number>> = { float32: 0, float16: 1, bfloat16: 2 };
 const suffix = ["f32", "f16", "bf16"];

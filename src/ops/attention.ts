@@ -19,35 +19,10 @@ import { sliceAxis } from "./region.ts";
 import { where } from "./select.ts";
 import { softmax } from "./softmax.ts";
 import { isneginf } from "./unary.ts";
+import { type AttentionParams, type Sizes, sizesOf } from "./attention-sizes.ts";
 import { castTo, kernelDtype, kernelSuffix } from "./norm.ts";
 
 const op = "scaledDotProductAttention";
-
-interface AttentionParams {
-  readonly scale: number;
-  /** "array": input 3 is an additive or a bool mask. */
-  readonly mask: "none" | "causal" | "array";
-  /** Input 3 holds the number of keys that count, an int32 read when the kernel runs. Without mask only. */
-  readonly length: boolean;
-  /** The last input holds one sink per query head. */
-  readonly sinks: boolean;
-}
-/** Sizes by the names of the docs: q [B, H, Tq, D], k [B, Hkv, Tk, D], v [B, Hkv, Tk, Dv], H = Hkv * G. */
-interface Sizes {
-  B: number;
-  H: number;
-  Hkv: number;
-  G: number;
-  Tq: number;
-  Tk: number;
-  D: number;
-  Dv: number;
-}
-function sizesOf([q, k, v]: readonly Aval[]): Sizes {
-  const [B, H, Tq, D] = (q as Aval).shape as [number, number, number, number];
-  const [, Hkv, Tk] = (k as Aval).shape as [number, number, number];
-  return { B, H, Hkv, G: H / Hkv, Tq, Tk, D, Dv: (v as Aval).shape[3] as number };
-}
 
 const up8 = (n: number): number => Math.ceil(n / 8) * 8;
 /** Scratch of one thread, in float32 values, less some room for the block's words. */

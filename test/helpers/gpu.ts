@@ -3,27 +3,20 @@
  * `testKernel` is what the kernel tests of each family use.
  */
 import { expect } from "vitest";
-import type { BufferKind, DeviceInfo } from "../../src/backend/vulkan/addon.ts";
+import type { BufferKind } from "../../src/backend/vulkan/addon.ts";
+import { gpuDevice } from "../../src/backend/vulkan/device.ts";
 import { CommandStream } from "../../src/backend/vulkan/commands.ts";
 import { type Placed, encodeLaunch } from "../../src/backend/vulkan/encode.ts";
 import type { Allocation } from "../../src/backend/vulkan/memory.ts";
 import type { View } from "../../src/core/array.ts";
 import { type Dtype, bitsArray } from "../../src/core/dtype.ts";
-import type { GpuDevice, GpuKernel } from "../../src/core/gpu.ts";
+import type { GpuKernel } from "../../src/core/gpu.ts";
 import { type Op, ops } from "../../src/core/op.ts";
 import { isContiguous, rowStrides, sizeOf } from "../../src/core/shape.ts";
 import { decode, encode } from "./group.ts";
 import { type TestDevice, testMemory } from "./vulkan.ts";
 
-export const gpuDevice = (info: DeviceInfo): GpuDevice => ({
-  subgroupSize: info.subgroup.size,
-  sharedMemoryBytes: info.limits.sharedMemoryBytes,
-  groupInvocations: info.limits.groupInvocations,
-  groupCount: info.limits.groupCount,
-  features: info.features,
-  cooperativeMatrix: info.cooperativeMatrix,
-  vendorId: info.vendorId,
-});
+export { gpuDevice };
 
 /** An operand: values of a dense block, and how the view lies in it (default: row-major over all of it). */
 export interface TestArray {

@@ -1,6 +1,7 @@
 /** Which device is used, and in one line why there is none and what to do about it. */
 import { readFileSync } from "node:fs";
 import { env } from "../../core/env.ts";
+import type { GpuDevice } from "../../core/gpu.ts";
 import { opError } from "../../core/error.ts";
 import type { GpuFeature, MatrixShape } from "../../core/gpu.ts";
 import { type DeviceIdentity, type DeviceInfo, type Probe, loadAddon } from "./addon.ts";
@@ -164,3 +165,14 @@ export function maskFeatures(info: DeviceInfo, mask: string): DeviceInfo {
     cooperativeMatrix: features.cooperativeMatrix ? info.cooperativeMatrix.filter(fits) : [],
   };
 }
+
+/** What gates and launches see of an open device. */
+export const gpuDevice = (info: DeviceInfo): GpuDevice => ({
+  subgroupSize: info.subgroup.size,
+  sharedMemoryBytes: info.limits.sharedMemoryBytes,
+  groupInvocations: info.limits.groupInvocations,
+  groupCount: info.limits.groupCount,
+  features: info.features,
+  cooperativeMatrix: info.cooperativeMatrix,
+  vendorId: info.vendorId,
+});

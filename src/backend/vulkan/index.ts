@@ -11,7 +11,7 @@ import { type DeviceBlock, type Storage, hostMemory, installDeviceMemory } from 
 import type { Addon, BufferKind, DeviceInfo, OpenOptions } from "./addon.ts";
 import { loadAddon } from "./addon.ts";
 import { CommandStream, type Range } from "./commands.ts";
-import { type VulkanStatus, maskFeatures, vulkanStatus } from "./device.ts";
+import { type VulkanStatus, maskFeatures, vulkanStatus, gpuDevice } from "./device.ts";
 import { type Placed, encodeLaunch, pipelineOf, pushBytesOf, tableBytes, wordBytes } from "./encode.ts";
 import { type Allocation, DeviceMemory } from "./memory.ts";
 import { Pipelines, cacheFile, readCache } from "./pipelines.ts";
@@ -165,15 +165,7 @@ export class VulkanBackend {
     this.addon = addon;
     this.info = this.open(index, { ...(cache ? { cache } : {}), validation: env("MLX_VK_VALIDATION"), ...openOptions });
     const { info } = this;
-    this.device = {
-      subgroupSize: info.subgroup.size,
-      sharedMemoryBytes: info.limits.sharedMemoryBytes,
-      groupInvocations: info.limits.groupInvocations,
-      groupCount: info.limits.groupCount,
-      features: info.features,
-      cooperativeMatrix: info.cooperativeMatrix,
-      vendorId: info.vendorId,
-    };
+    this.device = gpuDevice(info);
     const { bufferBytes, allocationBytes } = info.limits;
     const limit = memoryLimit ?? (env("MLX_VK_MEMORY_LIMIT") || Number.POSITIVE_INFINITY);
     this.memory = new DeviceMemory(addon, { limit, largest: Math.min(bufferBytes, allocationBytes) });
