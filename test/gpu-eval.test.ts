@@ -144,6 +144,20 @@ describe.skipIf(skipReason)("mixed execution", () => {
     });
   });
 
+  it("MLX_DISABLE=vulkan/generated sends elementwise ops to the CPU, with the same result", () => {
+    const a = host(50);
+    // Fused into one kernel: nobody else holds the product.
+    const y = (): mx.MxArray => mx.tidy(() => mx.subtract(mx.multiply(a, 3), 1));
+    const want = y().tolist();
+    env({ MLX_DISABLE: "vulkan/generated" }, () => {
+      const z = y();
+      expect(mx.explain(z)).toMatch(/vulkan\/generated: disabled by MLX_DISABLE/);
+      expect(counted(() => mx.eval(z))).toMatchObject({ fallbacks: 1, dispatches: 0 });
+      expect(z.tolist()).toEqual(want);
+    });
+    expect(counted(() => mx.eval(y())).fallbacks).toBe(0);
+  });
+
   it("pipelines differ when anything that goes into them does", () => {
     const step = { shader: "x", buffers: [], words: [1], groups: [1, 1, 1] as const };
     const keys = [

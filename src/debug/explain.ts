@@ -8,7 +8,7 @@ import type { Kernel, Layout, Node } from "../core/op.ts";
 import { formatShape, isContiguous, rowStrides } from "../core/shape.ts";
 import { gpuStatus, vulkanBackend } from "../backend/vulkan/index.ts";
 import { elementwiseStep } from "../codegen/elementwise-spirv.ts";
-import { type Switches, type Verdict, check, checkGpu, closedKernels, readSwitches } from "../schedule/gate.ts";
+import { type Switches, type Verdict, check, checkGpu, generatedClosed, readSwitches } from "../schedule/gate.ts";
 import { type Item, fuse, tapeOf } from "../schedule/plan.ts";
 import { GroupBuilder, alignedPart, broadcastStrides, descsOf, satisfies } from "../schedule/run.ts";
 
@@ -75,7 +75,7 @@ class Explainer {
     const out = node.outputs[0] as ArrayDesc;
     const views = leaves.map((d) => this.of(d));
     const group = { shape: out.shape, inputs: views.map((d) => ({ dtype: d.dtype, strides: broadcastStrides(d, out.shape) })), outputs: [{ dtype: out.dtype, value }], expr };
-    const step = this.gpu && (closedKernels.get("vulkan/generated") ?? elementwiseStep(group, this.gpu, [...views, out].map(alignedPart)));
+    const step = this.gpu && (generatedClosed(this.switches) ?? elementwiseStep(group, this.gpu, [...views, out].map(alignedPart)));
     const refused = typeof step === "string" ? [`vulkan/generated: ${step}`] : [];
     const gpu: Choice | undefined = this.gpu && { kernel: refused.length > 0 ? undefined : "vulkan/generated", layout: undefined, refused };
     this.choices(node, { kernel: "wasm/generated", layout: undefined, refused: [] }, gpu);

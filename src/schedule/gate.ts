@@ -85,6 +85,9 @@ export function checkGpu<P extends object>(kernel: GpuKernel<P>, inputs: readonl
   return { open: false, why };
 }
 
+/** Why no generated kernel may run on the GPU, or undefined. */
+export const generatedClosed = (switches: Switches): string | undefined => (switches.disabled("vulkan/generated") ? "disabled by MLX_DISABLE" : closedKernels.get("vulkan/generated"));
+
 /** First open GPU kernel of an op; refusals go to `refused`. */
 export function routeGpu<P extends object>(
   op: Op<P>,

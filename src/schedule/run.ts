@@ -13,7 +13,7 @@ import type { GeneratedShader, GpuDevice, GpuKernel, GpuLaunch, GpuStep } from "
 import { type Group, type GroupInput, elementwiseLaunch } from "../codegen/elementwise.ts";
 import { elementwiseStep } from "../codegen/elementwise-spirv.ts";
 import { copyOp, fillStep } from "../ops/copy.ts";
-import { type Switches, closedKernels, readSwitches, route, routeGpu } from "./gate.ts";
+import { type Switches, closedKernels, generatedClosed, readSwitches, route, routeGpu } from "./gate.ts";
 import { type Item, fuse, tapeOf } from "./plan.ts";
 import { type Kept, Recorder, storeScalar } from "./record.ts";
 import { GpuRecorder } from "./record-gpu.ts";
@@ -257,7 +257,7 @@ class Evaluation {
 
   private generated(group: Group, operands: readonly ArrayDesc[], refused: string[]): GpuStep | undefined {
     const gpu = this.gpuRecorder();
-    const step = closedKernels.get("vulkan/generated") ?? elementwiseStep(group, gpu.backend.device, operands.map(alignedPart));
+    const step = generatedClosed(this.switches) ?? elementwiseStep(group, gpu.backend.device, operands.map(alignedPart));
     if (typeof step === "string") refused.push(`vulkan/generated: ${step}`);
     else {
       const name = generatedName(step);
