@@ -201,6 +201,20 @@ describe("asyncEval", () => {
     expect(y.tolist()).toEqual(want);
     await Promise.all(promises);
   });
+  it("a view of an array in flight waits for it", () => {
+    for (let i = 0; i < 10; i++) {
+      const ones = mx.ones([400, 400]);
+      const y = mx.tidy(() => {
+        let t = ones;
+        for (let k = 0; k < 8; k++) t = mx.multiply(mx.matmul(t, ones), 1 / 400);
+        return t;
+      });
+      void mx.asyncEval(y);
+      // Nothing but views: there is no new work whose end could be waited for.
+      const view = mx.transpose(mx.reshape(y, [160_000]).index(mx.Slice(7, null, 1000)));
+      expect((view.tolist() as number[]).every((x) => Math.abs(x - 1) < 1e-5)).toBe(true);
+    }
+  });
 });
 
 describe("routing", () => {

@@ -176,6 +176,8 @@ class Evaluation {
       if (!layout) throw opError(node.op.name, "has no view of a contiguous array");
     }
     out.place(from.storage as Storage, layout.strides, layout.offset);
+    // A list with nothing but views has no commands and no epoch of its own: readers wait for the work that writes the source.
+    out.epoch = from.epoch;
     if (from !== source) releaseDesc(from);
     this.report(node, from === source ? "view" : copyKernel.name, [], []);
   }
@@ -384,6 +386,7 @@ class Evaluation {
       const r = (results[i] as MxArray).desc;
       this.storeConstant(r);
       o.place(r.storage as Storage, r.strides, r.offset);
+      o.epoch = r.epoch;
     });
     for (const r of results) r.dispose();
     this.report(node, "composite", refused, []);
