@@ -95,8 +95,9 @@ export class Plain {
     const shape = this.shape.map((d, i) => (i === axis ? all.reduce((n, o) => n + (o.shape[i] as number), 0) : d));
     const at = (index: number[]): number => {
       let k = index[axis] as number;
-      const from = all.find((o) => k < (o.shape[axis] as number) || ((k -= o.shape[axis] as number), false)) as Plain;
-      return from.at(index.map((x, d) => (d === axis ? k : x)));
+      let from = 0;
+      for (; k >= ((all[from] as Plain).shape[axis] as number); from++) k -= (all[from] as Plain).shape[axis] as number;
+      return (all[from] as Plain).at(index.map((x, d) => (d === axis ? k : x)));
     };
     return new Plain(shape, Array.from({ length: size(shape) }, (_, i) => at(unravel(shape, i))));
   }
