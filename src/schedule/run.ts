@@ -6,16 +6,17 @@ import { type Expr, type Value, expr } from "../core/expr.ts";
 import { tidy } from "../core/memory.ts";
 import { type InputLayout, type Kernel, type Node, input, output } from "../core/op.ts";
 import { formatShape } from "../core/shape.ts";
-import type { Storage } from "../core/storage.ts";
+import { type Storage, hostMemory } from "../core/storage.ts";
 import { forEachArray } from "../core/tree.ts";
 import { stream } from "../core/device.ts";
 import type { GeneratedShader, GpuDevice, GpuKernel, GpuLaunch, GpuStep } from "../core/gpu.ts";
 import { type Group, type GroupInput, elementwiseLaunch } from "../codegen/elementwise.ts";
+import { type Place, interpretGroup } from "../codegen/interpreter.ts";
 import { elementwiseStep } from "../codegen/elementwise-spirv.ts";
 import { copyOp, fillStep } from "../ops/copy.ts";
 import { type Switches, closedKernels, generatedClosed, readSwitches, route, routeGpu } from "./gate.ts";
 import { type Item, fuse, tapeOf } from "./plan.ts";
-import { type Kept, Recorder, storeScalar } from "./record.ts";
+import { type Kept, Recorder, scalarBits, storeScalar } from "./record.ts";
 import { GpuRecorder } from "./record-gpu.ts";
 
 /** What an evaluation did; read by tests and reports. */
@@ -253,8 +254,25 @@ class Evaluation {
     if (donor) this.takeOver(donor, out);
     else this.allocate(out);
     if (step) this.launchGpu({ steps: [step] }, leaves, [out], "vulkan/generated");
-    else if (out.size > 0) this.recorder.launch(elementwiseLaunch(group), leaves, [out]);
+    else if (out.size > 0 && this.switches.disabled("wasm/generated")) {
+      this.interpret(group, leaves, out);
+      this.report(node, "interpreter", [...refused, "wasm/generated: disabled by MLX_DISABLE"], absorbed);
+      return;
+    } else if (out.size > 0) this.recorder.launch(elementwiseLaunch(group), leaves, [out]);
     this.report(node, this.onGpu ? "vulkan/generated" : "wasm/generated", refused, absorbed);
+  }
+  /** In JavaScript, on the calling thread, once all that was recorded has run. */
+  private interpret(group: Group, leaves: readonly ArrayDesc[], out: ArrayDesc): void {
+    if (this.kept) this.kept.refused ??= "elementwise ops are interpreted";
+    const place = (d: ArrayDesc): Place => {
+      d.storage?.needHost();
+      const words = d.storage ? undefined : Int32Array.from(scalarBits(d));
+      return { data: new DataView(words?.buffer ?? hostMemory().bytes(0, 1).buffer), at: words ? 0 : d.address };
+    };
+    for (const d of leaves) d.storage?.needHost();
+    hostMemory().quiesce();
+    interpretGroup(group, leaves.map(place), [place(out)]);
+    out.storage?.wroteHost();
   }
 
   private generated(group: Group, operands: readonly ArrayDesc[], refused: string[]): GpuStep | undefined {
