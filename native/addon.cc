@@ -71,11 +71,9 @@ void endEnvironment(void* data) {
   } catch (...) {}  // Nobody is left to tell.
 }
 
-void deleteContext(Napi::Env, Context* context) { delete context; }
-
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   Context* context = new Context(env);
-  env.SetInstanceData<Context, deleteContext>(context);
+  env.SetInstanceData(context);
   napi_add_env_cleanup_hook(env, endEnvironment, context);
 #define X(name) exports.Set(#name, Napi::Function::New(env, guarded<name>, #name));
   EXPORTED(X)

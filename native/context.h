@@ -100,6 +100,7 @@ struct Context {
   Napi::Env env;
   vk::Functions fn;
   void* library = nullptr;
+  std::vector<std::string> librariesBefore;
   vk::Instance instance = nullptr;
   vk::DebugUtilsMessengerEXT messenger = nullptr;
   vk::PhysicalDevice physical = nullptr;
@@ -170,12 +171,11 @@ int memoryType(const Context& c, uint32_t bits, vk::Flags want, vk::Flags avoid)
 // Arguments of JavaScript calls; each throws BAD_ARGUMENT naming `what`.
 uint32_t uint32Argument(const Napi::Value& value, const char* what);
 uint64_t integerArgument(const Napi::Value& value, const char* what);
-struct Bytes {
-  uint8_t* data;
-  size_t size;
-};
+struct Bytes { uint8_t* data; size_t size; };
 Bytes bytesArgument(const Napi::Value& value, const char* what);
 Napi::Uint32Array wordsArgument(const Napi::Value& value, const char* what);
+// Keeps the end of the environment's device in front of what was added to its end since.
+void renewCleanup(Context& context);
 Napi::Error codedError(Napi::Env env, const std::string& code, const std::string& message);
 
 using Info = Napi::CallbackInfo;

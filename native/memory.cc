@@ -71,14 +71,9 @@ int memoryType(const Context& c, uint32_t bits, vk::Flags want, vk::Flags avoid)
   return -1;
 }
 
-BufferObject::~BufferObject() {
-  context.drop(buffer, context.fn.DestroyBuffer);
-  context.drop(memory, context.fn.FreeMemory);
-}
+BufferObject::~BufferObject() { context.drop(buffer, context.fn.DestroyBuffer), context.drop(memory, context.fn.FreeMemory); }
 
-void BufferObject::requireRange(uint64_t offset, uint64_t bytes) const {
-  if (offset > size || bytes > size - offset) throw Failure{"BAD_RANGE", std::to_string(bytes) + " bytes at " + std::to_string(offset) + " of a buffer of " + std::to_string(size)};
-}
+void BufferObject::requireRange(uint64_t offset, uint64_t bytes) const { if (offset > size || bytes > size - offset) throw Failure{"BAD_RANGE", std::to_string(bytes) + " bytes at " + std::to_string(offset) + " of a buffer of " + std::to_string(size)}; }
 
 uint64_t Context::completedValue() {
   uint64_t value = 0;
@@ -135,7 +130,8 @@ Napi::Value importHost(Context& c, const Info& info) {
   auto b = std::make_shared<BufferObject>(c);
   b->size = bytes.size;
   vk::ExternalMemoryBufferCreateInfo external{vk::STRUCTURE_TYPE_EXTERNAL_MEMORY_BUFFER_CREATE_INFO, nullptr, vk::EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT};
-  const int type = memoryType(c, createHandle(c, *b, &external).memoryTypeBits & pointer.memoryTypeBits, 0, 0);
+  // Coherent: a submission sees what the host wrote before it, and the host what finished work wrote.
+  const int type = memoryType(c, createHandle(c, *b, &external).memoryTypeBits & pointer.memoryTypeBits, hostVisible, 0);
   if (type < 0) throw Failure{"VULKAN_FEATURES", "no memory type fits"};
   vk::ImportMemoryHostPointerInfoEXT import{vk::STRUCTURE_TYPE_IMPORT_MEMORY_HOST_POINTER_INFO_EXT, nullptr, vk::EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT, bytes.data};
   bindMemory(c, *b, bytes.size, static_cast<uint32_t>(type), &import);

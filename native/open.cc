@@ -8,6 +8,9 @@
 #include <windows.h>
 #else
 #include <dlfcn.h>
+#if defined(__linux__)
+#include <link.h>
+#endif
 #endif
 
 namespace {
@@ -19,6 +22,26 @@ void* symbolOf(void* library, const char* name) { return reinterpret_cast<void*>
 void* openLibrary(const char* name) { return dlopen(name, RTLD_NOW | RTLD_LOCAL); }
 void* symbolOf(void* library, const char* name) { return dlsym(library, name); }
 #endif
+
+std::vector<std::string> loadedLibraries() {
+  std::vector<std::string> names;
+#if defined(__linux__)
+  dl_iterate_phdr([](dl_phdr_info* info, size_t, void* out) { return static_cast<std::vector<std::string>*>(out)->emplace_back(info->dlpi_name), 0; }, &names);
+#endif
+  return names;
+}
+
+// The driver stays loaded until the process ends. On Linux that takes all libraries that came since the loader was opened: NVIDIA's use static thread-local
+// storage, which is scarce and does not come back when a library goes, so that after a few instances the loader would find no driver.
+void keepDriver(Context& c) {
+#if defined(_WIN32)
+  HMODULE module;
+  if (c.fn.QueueSubmit2) GetModuleHandleExA(GET_MODULE_HANDLE_EX_FLAG_PIN | GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS, reinterpret_cast<LPCSTR>(c.fn.QueueSubmit2), &module);
+#else
+  for (const std::string& name : loadedLibraries())
+    if (!std::count(c.librariesBefore.begin(), c.librariesBefore.end(), name)) dlopen(name.c_str(), RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+#endif
+}
 
 struct Options {
   bool validation = false;
@@ -43,6 +66,7 @@ Options optionsOf(const Napi::Value& value) {
 
 void loadLibrary(Context& c, const std::string& loader) {
   if (c.library) return;
+  c.librariesBefore = loadedLibraries();
 #if defined(_WIN32)
   const std::vector<std::string> names{"vulkan-1.dll"};
 #elif defined(__APPLE__)
@@ -161,6 +185,7 @@ void createInstance(Context& c, const Options& options) {
 
 void destroyInstance(Context& c) {
   if (!c.instance) return;
+  keepDriver(c);
   if (c.messenger) c.fn.DestroyDebugUtilsMessengerEXT(c.instance, c.messenger, nullptr);
   if (c.fn.DestroyInstance) c.fn.DestroyInstance(c.instance, nullptr);
   c.messenger = nullptr;
@@ -445,9 +470,7 @@ Napi::Value takeMessages(Context& c, const Info& info) {
   return out;
 }
 
-void Context::requireOpen() const {
-  if (!device) throw Failure{"DEVICE_NOT_OPEN", "no device is open"};
-}
+void Context::requireOpen() const { if (!device) throw Failure{"DEVICE_NOT_OPEN", "no device is open"}; }
 
 void Context::requireDevice() const {
   requireOpen();

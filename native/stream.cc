@@ -3,8 +3,6 @@
 
 #include "context.h"
 
-void renewCleanup(Context& context);
-
 namespace {
 
 // The words of a stream; src/backend/vulkan/commands.ts writes them. 64-bit numbers are (low, high).
@@ -33,8 +31,7 @@ class Decoder {
 
   void run() {
     while (at_ < count_) {
-      const uint32_t op = next();
-      switch (op) {
+      switch (const uint32_t op = next(); op) {
         case opDispatch: dispatch(); break;
         case opDispatchIndirect: dispatchIndirect(); break;
         case opBarrier: barrier(vk::PIPELINE_STAGE_2_COMPUTE_SHADER_BIT, vk::ACCESS_2_SHADER_STORAGE_WRITE_BIT, vk::PIPELINE_STAGE_2_COMPUTE_SHADER_BIT, storageReadWrite); break;
@@ -223,19 +220,17 @@ struct Delivery {
   vk::Result result;
 };
 
-void settle(Napi::Env env, const Napi::Promise::Deferred& deferred, vk::Result result) {
-  if (result >= 0) return deferred.Resolve(env.Undefined());
-  const Failure failure = failureOf(result, "vkWaitSemaphores");
-  deferred.Reject(codedError(env, failure.code, failure.message).Value());
-}
-
 void deliver(napi_env env, napi_value, void*, void* data) {
   const std::unique_ptr<Delivery> delivery(static_cast<Delivery*>(data));
   if (!env) return;
   Napi::HandleScope scope(env);
   Waiter& waiter = delivery->context->waiter;
   if (--waiter.outstanding == 0) napi_unref_threadsafe_function(env, waiter.deliver);
-  try { settle(env, delivery->deferred, delivery->result); } catch (...) {}  // The environment is ending: nobody waits any more.
+  try {
+    const Failure failure = failureOf(delivery->result, "vkWaitSemaphores");
+    if (delivery->result >= 0) delivery->deferred.Resolve(Napi::Env(env).Undefined());
+    else delivery->deferred.Reject(codedError(env, failure.code, failure.message).Value());
+  } catch (...) {}  // The environment is ending: nobody waits any more.
 }
 
 // In slices, so that the thread also sees earlier values, the end, and a simulated loss.
@@ -279,10 +274,7 @@ void startWaiter(Context& c) {
 
 void Context::stopWaiter(bool javascript) {
   if (waiter.thread.joinable()) {
-    {
-      std::lock_guard<std::mutex> lock(waiter.mutex);
-      waiter.stop = true;
-    }
+    { std::lock_guard<std::mutex> lock(waiter.mutex); waiter.stop = true; }
     waiter.wake.notify_all();
     waiter.thread.join();
   }
@@ -295,16 +287,9 @@ void Context::stopWaiter(bool javascript) {
 }
 
 Napi::Value submit(Context& c, const Info& info) {
-  Commands commands = decode(c, info, vk::COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT);
-  try {
-    commands.busyUntil = submitBuffer(c, commands.buffer);
-  } catch (...) {
-    c.freeBuffers.push_back(commands.buffer);
-    throw;
-  }
-  const double value = static_cast<double>(commands.busyUntil);
-  c.inFlight.push_back(std::move(commands));
-  return number(c.env, value);
+  c.inFlight.push_back(decode(c, info, vk::COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT));
+  // If this throws, the value stays 0: the commands are done.
+  return number(c.env, static_cast<double>(c.inFlight.back().busyUntil = submitBuffer(c, c.inFlight.back().buffer)));
 }
 
 Napi::Value record(Context& c, const Info& info) {
@@ -345,10 +330,7 @@ Napi::Value waitAsync(Context& c, const Info& info) {
   const uint64_t value = timelineArgument(c, info[0]);
   startWaiter(c);
   const auto deferred = Napi::Promise::Deferred::New(info.Env());
-  {
-    std::lock_guard<std::mutex> lock(c.waiter.mutex);
-    c.waiter.waiting.emplace(value, deferred);
-  }
+  { std::lock_guard<std::mutex> lock(c.waiter.mutex); c.waiter.waiting.emplace(value, deferred); }
   if (c.waiter.outstanding++ == 0) napi_ref_threadsafe_function(c.env, c.waiter.deliver);
   c.waiter.wake.notify_all();
   return deferred.Promise();

@@ -24,6 +24,8 @@ describe.skipIf(skipReason)("mixed execution", () => {
   beforeAll(() => {
     chooseTestDevice();
     process.env["MLX_VK_HAZARDS"] = "1";
+    // Copies are counted here; test/gpu-unified.test.ts has devices that need none.
+    process.env["MLX_VK_UNIFIED"] = "0";
     mx.setDefaultDevice("gpu");
   });
   afterAll(() => {

@@ -78,10 +78,24 @@ export interface GpuKernel<P extends object = object> {
 
 export interface GpuGate<P extends object = object> {
   readonly needs?: readonly GpuFeature[];
+  /** More of them, by the dtype of input 0: what that variant of the shader declares. */
+  readonly typeNeeds?: TypeNeeds;
   /** Environment flags (core/env.ts, boolean), each of which switches the kernel off. */
   readonly env?: FlagName | readonly FlagName[];
   /** A reason when the kernel can not take these arguments: "cannot: ..." (correctness) or "slower: ..." (speed, can be forced). */
   refuse?(inputs: readonly View[], params: P, outputs: readonly View[], device: GpuDevice): string | undefined;
+}
+
+export type TypeNeeds = Readonly<Record<string, readonly GpuFeature[]>>;
+/** Of shaders that keep 16-bit elements in memory and compute in float32. */
+export const halfNeeds: TypeNeeds = { float16: ["storageBuffer16BitAccess", "shaderInt16"], bfloat16: ["storageBuffer16BitAccess", "shaderInt16"] };
+/** Of those that multiply them on matrix units. */
+export const matrixNeeds: TypeNeeds = { float16: ["storageBuffer16BitAccess", "shaderInt16", "shaderFloat16"], bfloat16: ["storageBuffer16BitAccess", "shaderInt16", "bfloat16"] };
+/** A feature that the gate demands for these inputs and the device lacks. */
+export function missingFeature<P extends object>(gate: GpuGate<P> | undefined, inputs: readonly View[], features: GpuDevice["features"]): GpuFeature | undefined {
+  const lacks = (f: GpuFeature): boolean => !features[f];
+  const [x] = inputs;
+  return gate?.needs?.find(lacks) ?? (x ? gate?.typeNeeds?.[x.dtype.name]?.find(lacks) : undefined);
 }
 
 /** Steps run in order; one that reads or writes what an earlier one wrote waits for it, others may overlap. */

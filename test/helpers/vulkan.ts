@@ -106,12 +106,12 @@ export function runOnDevice(
   shape: readonly number[],
   inputs: readonly TestInput[],
   outputs: readonly { dtype: Dtype; value: Value }[],
-  options: { over?: number | undefined; lanes?: number | undefined; aligned?: false | undefined } = {},
+  options: { over?: number | undefined; lanes?: number | undefined; aligned?: false | undefined; tiled?: boolean | undefined; roundsDivision?: boolean | undefined } = {},
 ) {
   const { addon } = device;
   const { over } = options;
   const aligned = [...inputs.map((x) => ((x.offset ?? 0) * x.dtype.size) % 16 === 0), ...outputs.map(() => true)];
-  const how: StepOptions = { lanes: options.lanes, aligned: options.aligned === false ? aligned.map(() => false) : aligned };
+  const how: StepOptions = { lanes: options.lanes, tiled: options.tiled, roundsDivision: options.roundsDivision, aligned: options.aligned === false ? aligned.map(() => false) : aligned };
   const step = elementwiseSpirv({ shape, inputs, outputs, expr }, device.info, how);
   if (typeof step === "string") throw new Error(step);
   const size = shape.reduce((a, b) => a * b, 1);

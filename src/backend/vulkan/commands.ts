@@ -45,6 +45,8 @@ export interface StreamOptions {
   readonly automatic?: boolean;
   /** Keep a log of accesses and barriers, so that `hazards` can check the whole stream. */
   readonly debug?: boolean;
+  /** Where a range lies for comparisons, when several buffers show the same memory. */
+  readonly canonical?: (range: Range) => Range;
   /** Begin with a barrier that orders this stream behind earlier submissions (default; work of two submissions may overlap without). */
   readonly ordered?: boolean;
 }
@@ -61,6 +63,7 @@ export class CommandStream {
   private readonly automatic: boolean;
   private readonly ordered: boolean;
   private readonly log: Entry[] | undefined;
+  private readonly canonical: ((range: Range) => Range) | undefined;
   /** For each agent, the accesses that it is not yet ordered behind. */
   private readonly open: Record<Agent, Access[]> = { kernel: [], transfer: [], indirect: [], host: [] };
 
@@ -68,6 +71,7 @@ export class CommandStream {
     this.automatic = options.automatic ?? true;
     this.ordered = options.ordered ?? true;
     this.log = options.debug ? [] : undefined;
+    this.canonical = options.canonical;
     this.begin();
   }
 
@@ -164,8 +168,10 @@ export class CommandStream {
     return found;
   }
 
-  private touch(agent: Agent, reads: readonly Range[], writes: readonly Range[], name: string, extra?: Access): void {
+  private touch(agent: Agent, from: readonly Range[], to: readonly Range[], name: string, extra?: Access): void {
     const accesses: Access[] = [];
+    const reads = this.canonical ? from.map(this.canonical) : from;
+    const writes = this.canonical ? to.map(this.canonical) : to;
     for (const range of reads) accesses.push({ agent, write: false, range });
     for (const range of writes) accesses.push({ agent, write: true, range });
     this.order(accesses);

@@ -7,14 +7,16 @@ import { backends } from "../../core/device.ts";
 import { env } from "../../core/env.ts";
 import { type MxError, opError } from "../../core/error.ts";
 import type { GpuDevice, GpuLaunch, GpuPointer } from "../../core/gpu.ts";
-import { type DeviceBlock, type Storage, hostMemory, installDeviceMemory } from "../../core/storage.ts";
+import { type Storage, hostMemory, installDeviceMemory, installReclaim } from "../../core/storage.ts";
 import type { Addon, BufferKind, DeviceInfo, OpenOptions } from "./addon.ts";
 import { loadAddon } from "./addon.ts";
+import { SharedBlock, VulkanBlock } from "./blocks.ts";
 import { CommandStream, type Range } from "./commands.ts";
 import { type VulkanStatus, maskFeatures, vulkanStatus, gpuDevice } from "./device.ts";
 import { type Placed, encodeLaunch, pipelineOf, pushBytesOf, tableBytes, wordBytes } from "./encode.ts";
 import { type Allocation, DeviceMemory } from "./memory.ts";
 import { Pipelines, cacheFile, readCache } from "./pipelines.ts";
+import { HostFrees, HostWindows, checkWindows } from "./unified.ts";
 
 /** Bytes of one copy through staging memory, and of all that may wait for their copies at once. */
 const stagingPiece = 16 << 20;
@@ -22,6 +24,8 @@ const stagingLimit = 64 << 20;
 /** Fewer bytes are copied through staging memory: importing takes longer. */
 const leastImport = 1 << 20;
 const wordPageBytes = 64 << 10;
+/** Type of a device that has no memory but the host's (VkPhysicalDeviceType). */
+const integrated = 1;
 
 const outOfMemory = (error: unknown): boolean => ["OUT_OF_DEVICE_MEMORY", "OUT_OF_HOST_MEMORY"].includes((error as { code?: string }).code ?? "");
 
@@ -39,33 +43,6 @@ interface WordPage {
 export interface RecordedList {
   readonly commands: number;
   readonly memory: readonly Allocation[];
-}
-
-export class VulkanBlock implements DeviceBlock {
-  readonly owner: VulkanBackend;
-  readonly memory: Allocation;
-  /** Memory that the host sees: read without a copy. */
-  readonly mapped: boolean;
-  private live = true;
-  constructor(owner: VulkanBackend, memory: Allocation, mapped = false) {
-    this.owner = owner;
-    this.memory = memory;
-    this.mapped = mapped;
-  }
-  release(): void {
-    if (!this.live) return;
-    this.live = false;
-    if (!this.owner.lost) this.owner.memory.free(this.memory, this.mapped ? this.owner.last + 1 : 0);
-  }
-  get lost(): boolean {
-    return this.owner.lost !== undefined;
-  }
-  download(to: Uint8Array): void {
-    this.owner.download(this, to);
-  }
-  write(offset: number, from: Uint8Array): void {
-    this.owner.write(this, offset, from);
-  }
 }
 
 class TimelineEpoch implements Epoch {
@@ -122,6 +99,8 @@ export interface VulkanCounters {
   downloadedBytes: number;
   /** Copies that went through memory of the host that was imported, not through staging memory (MLX_VK_IMPORT). */
   imports: number;
+  /** Times that an array of the host or a result was placed so that the device uses it in the host's memory, without copies (MLX_VK_UNIFIED). */
+  inPlace: number;
   /** Waits of the host for the device. */
   syncs: number;
 }
@@ -132,7 +111,7 @@ export class VulkanBackend {
   readonly device: GpuDevice;
   readonly memory: DeviceMemory;
   readonly pipelines: Pipelines;
-  readonly counters: VulkanCounters = { submissions: 0, dispatches: 0, uploads: 0, uploadedBytes: 0, downloads: 0, downloadedBytes: 0, imports: 0, syncs: 0 };
+  readonly counters: VulkanCounters = { submissions: 0, dispatches: 0, uploads: 0, uploadedBytes: 0, downloads: 0, downloadedBytes: 0, imports: 0, inPlace: 0, syncs: 0 };
   /** Most bytes of buffers without arrays that are kept for later. */
   cacheLimit = 1 << 30;
   /** Timeline value of the last submission. */
@@ -157,6 +136,13 @@ export class VulkanBackend {
   private keeping: Allocation[] | undefined;
   /** The recording was submitted in pieces, so it can not run again. */
   private broken = false;
+  /** Arrays are used in the host's memory, if that is on and works here. */
+  private readonly windows: HostWindows | undefined;
+  private readonly hostFrees: HostFrees | undefined;
+  /** What was recorded writes host memory. */
+  writesHost = false;
+  /** The device is closed: nothing uses host memory any more. */
+  private shut = false;
 
   constructor(addon: Addon, index: number) {
     const probe = addon.probe();
@@ -178,7 +164,29 @@ export class VulkanBackend {
       this.wait(this.last);
     };
     this.pipelines = new Pipelines(addon);
-    this.stream = new CommandStream({ debug: env("MLX_VK_HAZARDS") });
+    this.windows = this.hostWindows();
+    this.hostFrees = this.windows && new HostFrees(hostMemory());
+    this.stream = new CommandStream({ debug: env("MLX_VK_HAZARDS"), ...(this.windows ? { canonical: this.windows.canonical } : {}) });
+  }
+  /** The device's view of the host's memory, where MLX_VK_UNIFIED allows it and it works. */
+  private hostWindows(): HostWindows | undefined {
+    const { type, limits } = this.info;
+    const wish = env("MLX_VK_UNIFIED");
+    if (limits.importAlignment === 0 || !(wish === "1" || (wish === "auto" && type === integrated))) return undefined;
+    const windows = new HostWindows(this.addon, hostMemory(), limits.importAlignment, Math.min(limits.bufferBytes, limits.allocationBytes));
+    let works = false;
+    try {
+      works = checkWindows(windows, hostMemory(), this.addon, this.pipelines, this.device);
+      this.last = this.done = this.addon.completed();
+    } catch (error) {
+      // A device that is lost here says so at its first use.
+      this.failure(error);
+    }
+    return works ? windows : undefined;
+  }
+  /** True when arrays are used in the host's memory. */
+  get unified(): boolean {
+    return this.windows !== undefined;
   }
   private open(index: number, options: OpenOptions): DeviceInfo {
     const info = this.addon.openDevice(index, options);
@@ -195,21 +203,86 @@ export class VulkanBackend {
     this.usable();
     return new VulkanBlock(this, this.guard(() => this.memory.allocate(Math.max(1, bytes), kind)), kind === 2);
   }
+  /** Fresh memory for a result of the device: in the host's memory, if the device uses that in place. */
+  result(bytes: number): VulkanBlock {
+    return this.sharedResult(Math.max(1, bytes)) ?? this.block(bytes);
+  }
+  private sharedResult(bytes: number): SharedBlock | undefined {
+    const { windows, hostFrees } = this;
+    if (!windows || !hostFrees) return undefined;
+    this.usable();
+    let address = hostFrees.take(bytes);
+    if (address === undefined) {
+      // The host's commands that were recorded may use memory that was given back since.
+      hostMemory().quiesce();
+      address = this.hostBlock(bytes);
+    }
+    const memory = address === undefined ? undefined : this.guard(() => windows.place(address, bytes));
+    if (memory) return this.shared(memory, address as number);
+    if (address !== undefined) hostMemory().free(address, bytes);
+    return undefined;
+  }
+  private hostBlock(bytes: number): number | undefined {
+    for (const again of [true, false]) {
+      try {
+        return hostMemory().alloc(bytes);
+      } catch {
+        if (!again || !this.reclaimHost()) return undefined;
+      }
+    }
+    return undefined;
+  }
+  private shared(memory: Allocation, address: number): SharedBlock {
+    this.counters.inPlace++;
+    return new SharedBlock(this, memory, address);
+  }
+  /** Waits until the host's memory that was given back is free. False when there was none. */
+  reclaimHost(): boolean {
+    if (!this.hostFrees?.pending || this.lost) return false;
+    try {
+      if (!this.keeping) this.submit();
+      this.wait(this.last);
+      this.collect();
+      return true;
+    } catch {
+      return false;
+    }
+  }
+  freeShared(address: number, bytes: number, hostUsed: boolean): void {
+    const { hostFrees } = this;
+    const after = this.operations > 0 || this.keeping ? this.last + 1 : this.last;
+    if (!hostFrees || this.shut || this.over(after)) hostMemory().free(address, bytes);
+    else hostFrees.add({ address, bytes, after }, !hostUsed);
+  }
+  private over(value: number): boolean {
+    try {
+      return value <= this.done || (value <= this.last && !this.lost && this.reached(value));
+    } catch {
+      return false;
+    }
+  }
+  private collect(): void {
+    this.memory.collect(this.done);
+    this.hostFrees?.collect(this.done);
+  }
+
   /** The storage's memory on this device with the right bytes: copied from the host only when the device's are not right. */
   resident(storage: Storage): VulkanBlock {
     let block = storage.device as VulkanBlock | undefined;
     if (block && block.owner !== this) {
+      if (!storage.hostValid && block.hostAddress !== undefined) storage.needHost();
       if (!storage.hostValid) throw block.owner.lost ?? opError("vulkan", "this array belongs to another device");
       storage.wroteHost();
       block = undefined;
     }
     if (!block) {
-      block = this.block(storage.bytes);
+      const memory = this.windows && this.guard(() => this.windows?.place(storage.address, Math.max(1, storage.bytes)));
+      block = memory ? this.shared(memory, storage.address) : this.block(storage.bytes);
       storage.device = block;
     }
     if (!storage.deviceValid) {
       hostMemory().quiesce();
-      this.upload(block, 0, hostMemory().bytes(storage.address, storage.bytes));
+      if (block.hostAddress === undefined) this.upload(block, 0, hostMemory().bytes(storage.address, storage.bytes));
       storage.deviceValid = true;
     }
     return block;
@@ -409,6 +482,9 @@ export class VulkanBackend {
     const recording = this.keeping !== undefined;
     if (recording) this.broken = true;
     const { stream, page } = this;
+    this.hostBarrier();
+    // What is known to be done survives the loss of the device.
+    if (this.windows) this.reached(this.last);
     this.reportHazards();
     let words = stream.words;
     let length = stream.length;
@@ -421,6 +497,7 @@ export class VulkanBackend {
       length = words.length;
     }
     this.operations = 0;
+    this.writesHost = false;
     this.page = undefined;
     const staging = this.staging;
     this.staging = [];
@@ -437,7 +514,7 @@ export class VulkanBackend {
     }
     this.counters.submissions++;
     profiler?.submitted(this);
-    this.memory.collect(this.done);
+    this.collect();
     const { reserved, active } = this.memory.counters;
     if (reserved - active > this.cacheLimit) this.memory.trim();
     return this.last;
@@ -456,6 +533,10 @@ export class VulkanBackend {
     } catch (error) {
       throw this.lost ?? this.lose(error as Error);
     }
+  }
+  /** The host will see what the list writes in its memory, once the list is done. */
+  private hostBarrier(): void {
+    if (this.writesHost) this.stream.barrier("hostBarrier");
   }
   private reportHazards(): void {
     if (!env("MLX_VK_HAZARDS")) return;
@@ -481,6 +562,7 @@ export class VulkanBackend {
     }
     try {
       this.closePage();
+      this.hostBarrier();
       this.reportHazards();
       const list = { commands: this.guard(() => this.addon.record(stream.words, stream.length)), memory: keeping as Allocation[] };
       profiler?.recorded(list);
@@ -488,6 +570,7 @@ export class VulkanBackend {
     } finally {
       stream.clear();
       this.operations = 0;
+      this.writesHost = false;
       this.keeping = undefined;
     }
   }
@@ -521,7 +604,7 @@ export class VulkanBackend {
     const stall = env("MLX_STALL_SECONDS");
     if (!this.guard(() => this.addon.waitSync(value, stall * 1000))) throw this.lose(new Error(`no answer for ${stall} s`));
     this.done = Math.max(this.done, value);
-    this.memory.collect(this.done);
+    this.collect();
   }
   async waitAsync(value: number): Promise<void> {
     if (value <= this.done) return;
@@ -549,7 +632,8 @@ export class VulkanBackend {
     return error as Error;
   }
   private lose(cause: Error): MxError {
-    this.lost = opError("vulkan", `the device ${this.info.name} was lost (${cause.message}); arrays that only it held are gone, the next use opens it again`);
+    const error = opError("vulkan", `the device ${this.info.name} was lost (${cause.message}); arrays that only it held are gone, the next use opens it again`);
+    this.lost = Object.assign(error, { code: "DEVICE_LOST" });
     return this.lost;
   }
   synchronize(): void {
@@ -558,18 +642,27 @@ export class VulkanBackend {
   /** Gives buffers without arrays back to the driver. */
   trim(): void {
     this.synchronize();
-    this.memory.collect(this.done);
+    this.collect();
     this.memory.trim();
   }
   /** Writes the driver's compiled code to disk. */
   save(): void {
     if (!this.lost) this.pipelines.save(cacheFile(this.info));
   }
+  /** Closes a device that is lost, or about to be. */
+  shutDown(): void {
+    try {
+      this.addon.closeDevice();
+    } finally {
+      this.shut = true;
+      this.hostFrees?.collect(Number.POSITIVE_INFINITY);
+    }
+  }
   /** Throws what the validation layers said, if they are on. */
   close(): void {
     this.save();
     this.lost ??= opError("vulkan", "the device was closed");
-    this.addon.closeDevice();
+    this.shutDown();
     const messages = this.addon.takeMessages();
     if (messages.length > 0) throw opError("vulkan", `validation: ${[...new Set(messages)].slice(0, 5).join("\n")}`);
   }
@@ -588,7 +681,7 @@ export function vulkanBackend(): VulkanBackend {
   if (backend && !backend.lost) return backend;
   if (backend) {
     try {
-      backend.addon.closeDevice();
+      backend.shutDown();
     } catch {
       // It is gone either way.
     }
@@ -631,6 +724,7 @@ backends.set("gpu", {
     return s.available ? "" : s.reason;
   },
 });
+installReclaim(() => openVulkan()?.reclaimHost() ?? false);
 installDeviceMemory({
   load: (bytes, read) => {
     const gpu = vulkanBackend();

@@ -84,7 +84,7 @@ export class DeviceMemory {
   }
 
   resetPeak(): void {
-    this.counts.peak = this.counts.active;
+    this.counts.peak = 0;
   }
 
   /**

@@ -54,6 +54,7 @@ export class SharedMemory {
     const { memory, pages } = reserve();
     this.memory = memory;
     this.end = pages * page;
+    this.cacheLimit = this.end;
     const limit = env("MLX_MEMORY_LIMIT");
     this.counters = { active: 0, peak: 0, cache: 0, limit: limit > 0 ? Math.min(limit, this.end) : this.end };
   }
@@ -132,36 +133,42 @@ export class SharedMemory {
     this.counters.limit = Math.max(0, Math.min(bytes, this.end));
     return before;
   }
-  /** Returns blocks in bins to the large free list, where neighbours merge. */
+  /** Sets the most bytes of freed blocks to keep as they are before they are merged; returns the limit before. */
+  setCacheLimit(bytes: number): number {
+    const before = this.cacheLimit;
+    this.cacheLimit = Math.max(0, bytes);
+    if (this.counters.cache > this.cacheLimit) this.trim();
+    return before;
+  }
+  private cacheLimit: number;
+  /** Returns blocks in bins to the large free list, where neighbours merge: from now on they are plain unused memory and not counted as kept. */
   trim(): void {
     for (const [size, list] of this.bins) {
       for (const address of list) this.insert(address, size);
       list.length = 0;
     }
     this.lowerTop();
-    this.count();
+    this.counters.cache = 0;
   }
-  private count(): void {
-    let cache = 0;
-    for (const b of this.free_) cache += b.size;
-    for (const [size, list] of this.bins) cache += size * list.length;
-    this.counters.cache = cache;
+  private used(size: number): void {
+    this.counters.cache = Math.max(0, this.counters.cache - size);
   }
   private give(address: number, size: number): void {
     this.counters.cache += size;
     if (size > small) {
       this.insert(address, size);
       this.lowerTop();
-      return;
+    } else {
+      const bin = this.bins.get(size);
+      if (bin) bin.push(address);
+      else this.bins.set(size, [address]);
     }
-    const bin = this.bins.get(size);
-    if (bin) bin.push(address);
-    else this.bins.set(size, [address]);
+    if (this.counters.cache > this.cacheLimit) this.trim();
   }
   private allocSmall(size: number): number {
     const bin = this.bins.get(size);
     if (bin && bin.length > 0) {
-      this.counters.cache -= size;
+      this.used(size);
       return bin.pop() as number;
     }
     // Cut a run of equal blocks at once, so that small blocks lie together and do not split large free areas.
@@ -201,7 +208,7 @@ export class SharedMemory {
     if (best >= 0) {
       const b = this.free_[best] as Block;
       const at = b.address;
-      this.counters.cache -= size;
+      this.used(size);
       if (b.size === size) this.free_.splice(best, 1);
       else {
         b.address += size;
@@ -239,7 +246,7 @@ export class SharedMemory {
     const last = this.free_[this.free_.length - 1];
     if (!last || last.address + last.size !== this.top) return;
     this.top = last.address;
-    this.counters.cache -= last.size;
+    this.used(last.size);
     this.free_.pop();
   }
   private full(size: number): Error {
