@@ -150,14 +150,20 @@ export function solve(a: usize, begin: i32, end: i32): void {
 }
 
 /** Lower triangle L with A = L L^T in place (Cholesky-Banachiewicz); the upper triangle is not read. Returns false when A is not positive definite. */
-function choleskyInPlace(w: usize, n: i32): bool {
+/** Part of a float32 diagonal element that its rounding alone can be off by: a pivot of no more than that below 0 counts as that. */
+const singleRounding: f64 = 1.1920928955078125e-7;
+function choleskyInPlace(w: usize, n: i32, double: bool): bool {
   for (let i = 0; i < n; i++) {
     const ri = row(w, i, n);
     for (let j = 0; j < i; j++) {
       const rj = row(w, j, n);
       store<f64>(at(ri, j), (load<f64>(at(ri, j)) - dot(ri, rj, j)) / load<f64>(at(rj, j)));
     }
-    const d = load<f64>(at(ri, i)) - dot(ri, ri, i);
+    const whole = load<f64>(at(ri, i));
+    const rounding = double ? 0.0 : singleRounding * Math.abs(whole);
+    let d = whole - dot(ri, ri, i);
+    if (!(d > -rounding)) return false;
+    d = max(d, rounding);
     if (!(d > 0)) return false;
     store<f64>(at(ri, i), Math.sqrt(d));
     for (let j = i + 1; j < n; j++) store<f64>(at(ri, j), 0);
@@ -176,7 +182,7 @@ export function cholesky(a: usize, begin: i32, end: i32): void {
       const first = <usize>i * size;
       if (upper) loadTransposed(w, src, first, n, n, double);
       else loadVector(w, src, first, <i32>size, double);
-      if (!choleskyInPlace(w, n)) storeNaN(out, first, size, double);
+      if (!choleskyInPlace(w, n, double)) storeNaN(out, first, size, double);
       else if (upper) storeTransposed(out, first, n, n, w, double);
       else storeVector(out, first, w, <i32>size, double);
     }

@@ -11,7 +11,7 @@ const check = (name: string, samples: readonly Sample[]): void => {
 
 describe("one operand", () => {
   const names = ["abs", "negative", "sign", "reciprocal", "square", "sqrt", "rsqrt", "exp", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "sinh", "cosh", "tanh",
-    "arcsin", "arccos", "arctan", "arcsinh", "arccosh", "arctanh", "degrees", "radians", "isnan", "isinf", "isfinite", "logicalNot", "real", "imag", "conjugate", "conj"];
+    "arcsin", "arccos", "arctan", "arcsinh", "arccosh", "arctanh", "degrees", "radians", "isnan", "isinf", "isfinite", "isposinf", "isneginf", "logicalNot", "real", "imag", "conjugate", "conj"];
   // Near a pole or a zero of a part the error is that of the argument, so the tolerance is a few roundings of the larger part.
   for (const name of names) check(name, complexUnary().map((s) => ({ ...s, tolerance: { rtol: 4e-6, atol: name === "degrees" ? 1e-4 : 4e-6 } })));
 });
@@ -162,4 +162,26 @@ it("fused and single kernels give the same bits", () => {
   if (before === undefined) delete process.env["MLX_FUSE"];
   else process.env["MLX_FUSE"] = before;
   expect(fused).toEqual(single);
+});
+
+describe("scans", () => {
+  const c = mx.Complex;
+  const z = mx.array([c(1, 1), c(0, 2), c(-1, 0), c(2, 1)]);
+  const close = (got: unknown, want: readonly { re: number; im: number }[]): void => {
+    (got as { re: number; im: number }[]).forEach((v, i) => {
+      expect(v.re).toBeCloseTo((want[i] as { re: number }).re, 5);
+      expect(v.im).toBeCloseTo((want[i] as { im: number }).im, 5);
+    });
+  };
+  it("products, by hand", () => {
+    close(mx.cumprod(z).tolist(), [c(1, 1), c(-2, 2), c(2, -2), c(6, -2)]);
+    close(mx.cumprod(z, 0, false, false).tolist(), [c(1, 0), c(1, 1), c(-2, 2), c(2, -2)]);
+    close(mx.cumprod(z, 0, true).tolist(), [c(6, -2), c(2, -4), c(-2, -1), c(2, 1)]);
+    close(mx.cumprod(mx.reshape(z, [2, 2]), 0).index(1).tolist(), [c(-1, -1), c(-2, 4)]);
+  });
+  it("logcumsumexp is the logarithm of running sums of exponentials", () => {
+    const sums = mx.cumsum(mx.exp(z));
+    close(mx.exp(mx.logcumsumexp(z)).tolist(), sums.tolist() as never);
+    expect(mx.logcumsumexp(mx.zeros([0], mx.complex64)).shape).toEqual([0]);
+  });
 });

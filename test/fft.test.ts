@@ -89,6 +89,12 @@ describe("arguments", () => {
     expect(mx.fft.fft(x, 6, mx.defaultStream(mx.cpu)).tolist()).toEqual(want);
     expect(mx.fft.fft(x, 6, -1, "backward", mx.cpu).tolist()).toEqual(want);
   });
+  it("one number as the axis of fftshift; null axes are all axes", () => {
+    expect(mx.fft.fftshift(mx.array([[0, 1, 2], [3, 4, 5]]), 1).tolist()).toEqual([[2, 0, 1], [5, 3, 4]]);
+    const cube = build(tensor([2, 3, 4]));
+    expect(mx.fft.fft2(cube, undefined, null).tolist()).toEqual(mx.fft.fftn(cube).tolist());
+    expect(mx.fft.fft2(cube).tolist()).toEqual(mx.fft.fftn(cube, undefined, [1, 2]).tolist());
+  });
   it("tables live on in a scope that ends", () => {
     const run = (): unknown => mx.tidy(() => mx.fft.fft(complexArray([46])).tolist());
     expect(run()).toEqual(run());

@@ -112,12 +112,71 @@ describe("where the derivative is fixed by definition", () => {
     expect((mx.jvp((a) => { a.indexPut_(1, 2); return a; }, [mx.array([1, 2, 3])], [mx.ones([3])])[1][0] as A).tolist()).toEqual([1, 0, 1]);
     expect(mx.vmap((a: A) => { a.indexPut_(0, 9); return a; })(mx.zeros([2, 2])).tolist()).toEqual([[9, 0], [9, 0]]);
   });
-  test("an op without a rule says so", () => {
-    expect(() => mx.grad((a: A) => mx.sum(mx.cummax(a)))(mx.array([1, 2]))).toThrow("[cummax] has no gradient");
+  test("nothing flows into the indices of index(); take and takeAlongAxis throw when they are differentiated", () => {
+    const f = (a: A, i: A): A => mx.sum(a.index(i.astype(mx.int32)));
+    expect(mx.grad(f, [0, 1])(mx.array([[1, 2], [3, 4]]), mx.array([0, 1, 0])).map((g: A) => g.tolist())).toEqual([[[2, 2], [1, 1]], [0, 0, 0]]);
+    expect(() => mx.grad((i: A) => mx.sum(mx.take(mx.array([1, 2]), i.astype(mx.int32))))(mx.array([0]))).toThrow(/no derivative by the indices/);
   });
-  test("complex arrays are refused", () => {
-    const f = (a: A): A => mx.sum(mx.abs(mx.multiply(mx.astype(a, mx.complex64), 2)));
-    expect(() => mx.grad(f)(mx.array([1, 2]))).toThrow("has no derivative for complex arrays, got complex64");
-    expect(() => mx.jvp(f, [mx.array([1, 2])], [mx.ones([2])])).toThrow("has no derivative for complex arrays, got complex64");
+  test("running extremes: the last of equal ones in the order of the scan", () => {
+    const x = mx.array([2, 7, 7, 1, 7, 9]);
+    const g = mx.array([1, 10, 100, 1000, 10000, 100000]);
+    const of = (f: (a: A) => A): unknown => (mx.vjp(f, [x], [g])[1][0] as A).tolist();
+    expect(of((a) => mx.cummax(a))).toEqual([1, 10, 1100, 0, 10000, 100000]);
+    expect(of((a) => mx.cummax(a, 0, false, false))).toEqual([10, 100, 11000, 0, 100000, 0]);
+    expect(of((a) => mx.cummin(a, 0, true))).toEqual([0, 0, 0, 1111, 10000, 100000]);
+    expect(of((a) => mx.cummin(a, 0, true, false))).toEqual([0, 0, 0, 111, 1000, 10000]);
+  });
+  test("a permutation is constant in the second derivative", () => {
+    const x = mx.array([3, -1, 2, 5], mx.float64);
+    for (const f of [(a: A) => mx.sort(a), (a: A) => mx.partition(a, 1), (a: A) => mx.topk(a, 3), (a: A) => mx.cummax(a, 0), (a: A) => mx.cummin(a, 0, true)]) {
+      const loss = (a: A): A => mx.sum(mx.power(f(a), 3));
+      const [v, h] = [mx.array([1, 2, -1, 0.5], mx.float64), 1e-5];
+      const second = flat(mx.grad((a: A) => mx.sum(mx.multiply(mx.grad(loss)(a), v)))(x));
+      const moved = (s: number): number[] => flat(mx.grad(loss)(mx.add(x, mx.multiply(v, s * h))));
+      near(second, moved(1).map((p, i) => (p - (moved(-1)[i] as number)) / (2 * h)), 1e-6, "second derivative");
+    }
+  });
+  test("nothing is differentiated by indices", () => {
+    const [x, i, u] = [mx.array([1, 2, 3]), mx.array([0, 2], mx.int32), mx.array([5, 6])];
+    const fails = (f: (...xs: A[]) => A, inputs: A[]): void => {
+      const g = mx.zeros(f(...inputs).shape);
+      expect(() => mx.vjp(f, inputs, [g])).toThrow("there is no derivative by the indices: use stopGradient");
+      expect(() => mx.jvp(f, inputs, inputs)).toThrow("there is no derivative by the indices");
+      const cut = (...xs: A[]): A => f(...xs.map((a) => (a.dtype === mx.int32 ? mx.stopGradient(a) : a)));
+      expect(mx.vjp(cut, inputs, [g])[1].length).toBe(inputs.length);
+    };
+    fails((a, k) => mx.take(a, k), [x, i]);
+    fails((a, k) => mx.takeAlongAxis(a, k, 0), [x, i]);
+    fails((a, k, v) => a.at(k).add(v), [x, i, u]);
+    fails((a, k, v) => mx.putAlongAxis(a, k, v, 0), [x, i, u]);
+  });
+  test("integers have integer derivatives, truth values none", () => {
+    const n = mx.array([2, 3, 4], mx.int32);
+    const g = mx.grad((a: A) => mx.sum(mx.multiply(a, a)))(n);
+    expect([g.dtype, g.tolist()]).toEqual([mx.int32, [4, 6, 8]]);
+    const x = mx.array([1, -2, 3]);
+    const [, [tangent]] = mx.jvp((a) => mx.less(a, 0), [x], [mx.ones([3])]);
+    expect([(tangent as A).dtype, (tangent as A).tolist()]).toEqual([mx.float32, [0, 0, 0]]);
+    expect(mx.grad((a: A) => mx.sum(mx.multiply(a, mx.greater(a, 0).astype(mx.float32))))(x).tolist()).toEqual([1, 0, 1]);
+    expect(mx.jvp((a) => mx.divmod(a, 2)[1], [x], [mx.ones([3])])[1][0]?.tolist()).toEqual([0, 0, 0]);
+  });
+  test("complex numbers: the parts of a cotangent are the derivatives by the parts", () => {
+    const z = mx.array([mx.Complex(3, 4), mx.Complex(0, -2)]);
+    const of = (f: (a: A) => A): unknown => mx.grad((a: A) => mx.sum(f(a)))(z).tolist();
+    expect(of((a) => mx.real(a))).toEqual([{ re: 1, im: 0 }, { re: 1, im: 0 }]);
+    expect(of((a) => mx.imag(a))).toEqual([{ re: 0, im: 1 }, { re: 0, im: 1 }]);
+    expect(flat(mx.real(mx.grad((a: A) => mx.sum(mx.abs(a)))(z)))).toEqual([expect.closeTo(0.6, 6), 0]);
+    expect(of((a) => mx.square(mx.abs(a)))).toEqual([{ re: expect.closeTo(6, 5), im: expect.closeTo(8, 5) }, { re: 0, im: -4 }]);
+    // By a holomorphic function the cotangent is multiplied with the conjugate of the derivative.
+    const g = mx.array([mx.Complex(1, 2), mx.Complex(-1, 1)]);
+    expect((mx.vjp((a) => mx.multiply(a, mx.array(mx.Complex(0, 3))), [z], [g])[1][0] as A).tolist()).toEqual([{ re: 6, im: -3 }, { re: 3, im: 3 }]);
+    expect((mx.jvp((a) => mx.multiply(a, mx.array(mx.Complex(0, 3))), [z], [g])[1][0] as A).tolist()).toEqual([{ re: -6, im: 3 }, { re: -3, im: -3 }]);
+    // A real input of a complex result gets the real part.
+    expect(mx.vjp((a) => mx.multiply(a, z), [mx.ones([2])], [g])[1][0]?.tolist()).toEqual([11, -2]);
+  });
+  test("an op without a rule says so", () => {
+    const f = (a: A): A => mx.sum(mx.linalg.inv(a));
+    expect(() => mx.grad(f)(mx.eye(2))).toThrow("[solve] has no gradient (not differentiable, as in MLX), got one asked for");
+    expect(() => mx.jvp(f, [mx.eye(2)], [mx.eye(2)])).toThrow("[solve] has no forward derivative (not differentiable, as in MLX), got one asked for");
   });
 });

@@ -147,6 +147,58 @@ describe("properties", () => {
   });
 });
 
+describe("Hermitian matrices", () => {
+  const random = (...shape: number[]) => mx.random.normal(shape, mx.complex64, undefined, undefined, mx.random.key(shape.length));
+  const adjoint = (a: ReturnType<typeof random>) => mx.conj(mx.swapaxes(a, -1, -2));
+  const worst = (a: ReturnType<typeof random>): number => mx.max(mx.abs(a)).item() as number;
+  const check = (a: ReturnType<typeof random>, uplo: "L" | "U" = "L"): number[][] => {
+    const n = a.shape.at(-1) as number;
+    const [values, vectors] = linalg.eigh(a, uplo);
+    expect([values.dtype, vectors.dtype, vectors.shape]).toEqual([mx.float32, mx.complex64, a.shape]);
+    const size = Math.max(1, worst(a));
+    expect(worst(mx.subtract(mx.matmul(a, vectors), mx.multiply(vectors, mx.expandDims(values, -2)))) / size).toBeLessThan(4e-6);
+    expect(worst(mx.subtract(mx.matmul(adjoint(vectors), vectors), mx.eye(n)))).toBeLessThan(1e-5);
+    expect(linalg.eigvalsh(a, uplo).tolist()).toEqual(values.tolist());
+    return values.tolist() as number[][];
+  };
+  it("values and orthonormal vectors, also of equal eigenvalues", () => {
+    const b = random(3, 7, 7);
+    check(mx.add(b, adjoint(b)));
+    const [, u] = linalg.eigh(mx.add(b, adjoint(b)).index(0));
+    const diagonal = mx.diag(mx.array([2, 2, 2, -1, 5, 5, 0]));
+    const equal = mx.matmul(mx.matmul(u, diagonal), adjoint(u));
+    const values = check(equal) as unknown as number[];
+    [-1, 0, 2, 2, 2, 5, 5].forEach((want, i) => {
+      expect(values[i]).toBeCloseTo(want, 5);
+    });
+    expect(check(mx.zeros([4, 4], mx.complex64))).toEqual([0, 0, 0, 0]);
+    expect(check(mx.astype(mx.eye(3), mx.complex64))).toEqual([1, 1, 1]);
+  });
+  it("reads one triangle; known values", () => {
+    const c = mx.Complex;
+    const lower = mx.array([[c(2, 9), c(77, 77)], [c(1, 1), c(3, -9)]]);
+    const upper = mx.array([[c(2, 9), c(1, -1)], [c(77, 77), c(3, -9)]]);
+    for (const [a, uplo] of [[lower, "L"], [upper, "U"]] as const) {
+      const values = linalg.eigvalsh(a, uplo).tolist() as number[];
+      expect(values[0]).toBeCloseTo(1, 6);
+      expect(values[1]).toBeCloseTo(4, 6);
+    }
+    expect(linalg.eigh(mx.zeros([2, 0, 0], mx.complex64)).map((x) => x.shape)).toEqual([[2, 0], [2, 0, 0]]);
+    expect(() => linalg.eigh(mx.zeros([2, 3], mx.complex64))).toThrow("[linalg.eigh]");
+  });
+});
+
+describe("cholesky of a singular matrix", () => {
+  it("gives a factor when float32 can not tell the last pivot from 0, and NaN for an indefinite one", () => {
+    const root = mx.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]]);
+    const a = mx.divide(mx.matmul(mx.transpose(root), root), 81);
+    const lower = linalg.cholesky(a);
+    expect(mx.allclose(mx.matmul(lower, mx.transpose(lower)), a, 1e-5, 1e-7).item()).toBe(true);
+    expect(mx.isnan(linalg.cholesky(mx.array([[1, 2], [2, 3.999]]))).tolist()).toEqual([[true, true], [true, true]]);
+    expect(mx.isnan(linalg.cholesky(mx.array([[1, 2], [2, 4 - 1e-12]], mx.float64))).tolist()).toEqual([[true, true], [true, true]]);
+  });
+});
+
 describe("arguments", () => {
   it("errors name the function and what it got", () => {
     const square = mx.ones([2, 2]);

@@ -86,6 +86,57 @@ describe("axes", () => {
   });
 });
 
+describe("trees", () => {
+  const [p, q] = [arrayFrom(numbers(1, 6), [2, 3], mx.float32), arrayFrom(numbers(2, 6), [3, 2], mx.float32)];
+  const f = (t: { a: A; list: A[] }): { sum: A; pair: A[] } => ({ sum: mx.add(t.a, t.list[0] as A), pair: [mx.multiply(t.a, t.list[1] as A), t.a] });
+  test("of arguments and results, with axes for all, for branches or for each", () => {
+    const want = f({ a: p, list: [q.T, p] });
+    const check = (got: { sum: A; pair: A[] }): void => {
+      expect(got.sum.tolist()).toEqual(want.sum.tolist());
+      expect(got.pair.map((x) => x.tolist())).toEqual(want.pair.map((x) => x.tolist()));
+    };
+    check(mx.vmap(f)({ a: p, list: [q.T, p] }));
+    check(mx.vmap(f, { a: 0, list: [1, 0] })({ a: p, list: [q, p] }));
+    check(mx.vmap(f, [{ a: 0, list: 0 }])({ a: p, list: [q.T, p] }));
+    const turned = mx.vmap(f, 0, { sum: 1, pair: [0, -1] })({ a: p, list: [q.T, p] });
+    expect([turned.sum.tolist(), (turned.pair[1] as A).tolist()]).toEqual([want.sum.T.tolist(), p.T.tolist()]);
+  });
+  test("axes that do not fit the tree", () => {
+    const tree = { a: p, list: [p, p] };
+    for (const axes of [{ a: 0, list: [[0, 0], 0] }, { a: 0 }, { a: 0, list: [0] }, { a: 0, other: 0 }]) expect(() => mx.vmap(f, axes as never)(tree)).toThrow("[vmap] inAxes must be integers or null in the form of the arrays");
+    for (const axes of [{ sum: 0 }, [0, 1], "0"]) expect(() => mx.vmap(f, 0, axes as never)(tree)).toThrow("[vmap] outAxes must be integers or null");
+    expect(() => mx.vmap((x: A) => x)("text" as never)).toThrow("[vmap] arguments must be arrays or trees of arrays, got string");
+    expect(() => mx.vmap((_: A) => 3)(p)).toThrow("[vmap] results must be arrays or trees of arrays, got number");
+  });
+});
+
+describe("masks and sizes", () => {
+  test("masks of different counts each start with the first value", () => {
+    const rows = mx.array([[1, 2, 3, 4], [5, 6, 7, 8]]);
+    const masks = mx.array([[false, true, false, true], [true, true, true, false]]);
+    const put = (a: A, m: A, v: A): A => {
+      a.indexPut_(m, v);
+      return a;
+    };
+    expect(mx.vmap(put, [0, 0, null])(rows, masks, mx.array([10, 20, 30])).tolist()).toEqual([[1, 10, 3, 20], [10, 20, 30, 8]]);
+    expect(mx.vmap(put, [0, 0, 0])(rows, masks, mx.array([-1, -2])).tolist()).toEqual([[1, -1, 3, -1], [-2, -2, -2, 8]]);
+    expect(mx.vmap(put, [null, 0, null])(mx.zeros([4]), masks, mx.array([9])).tolist()).toEqual([[0, 9, 0, 9], [9, 9, 9, 0]]);
+  });
+  test("a batched product compiled without shapes is traced once", () => {
+    let traced = 0;
+    const product = mx.vmap((x: A, y: A) => {
+      traced++;
+      return mx.matmul(x, y);
+    }, [0, 1]);
+    const compiled = mx.compile(product, true);
+    for (const [m, n] of [[2, 3], [4, 2]] as const) {
+      const [a, b] = [arrayFrom(numbers(1, 2 * 3 * m * 5), [2, 3, m, 5], mx.float32), arrayFrom(numbers(2, 5 * 2 * n), [5, 2, n], mx.float32)];
+      expect(compiled(a, b).tolist()).toEqual(mx.vmap((x: A, y: A) => mx.matmul(x, y), [0, 1])(a, b).tolist());
+    }
+    expect(traced).toBe(1);
+  });
+});
+
 describe("with gradients", () => {
   const x = arrayFrom(numbers(4, 12), [4, 3], mx.float32);
   test("vmap of grad, grad of vmap, vmap of jvp", () => {

@@ -4,8 +4,8 @@ import { ArrayDesc, MxArray } from "./array.ts";
 import { type Stream, type StreamOrDevice, toStream } from "./device.ts";
 import type { Expr, Value } from "./expr.ts";
 import type { GpuKernel } from "./gpu.ts";
-import type { Batching, Forward, Partials, Reverse } from "./rules.ts";
-import { recordNode } from "./trace.ts";
+import type { BatchRule, ForwardRule, ReverseRule } from "./rules.ts";
+import { isTransforming, recordNode } from "./trace.ts";
 
 /** Everything the system knows about one op. One `const` per op, in src/ops/<family>.ts. */
 export interface Op<P extends object = object> {
@@ -29,14 +29,10 @@ export interface Op<P extends object = object> {
    * these instead of the outputs.
    */
   readonly invariant?: (inputs: readonly Float64Array[], avals: readonly Aval[], outputs: readonly Float64Array[]) => readonly Float64Array[];
-  /**
-   * Reverse rule: cotangents of the inputs. Partial derivatives for elementwise ops. `zero`: no gradient flows; `composite`: by the composite's own rules; `none` or missing: an error when one is asked for.
-   */
-  readonly vjp?: ((r: Reverse<P>) => readonly (MxArray | undefined)[]) | Partials<P> | "composite" | "zero" | "none";
-  /** Forward rule: tangents of the outputs. `linear`: the op applied to the tangents; `vjp`: by partials or by transposing the reverse rule. */
-  readonly jvp?: ((f: Forward<P>) => readonly (MxArray | undefined)[]) | "linear" | "vjp" | "composite" | "zero" | "none";
-  /** Batching rule: the op for every element of axis 0 of the batched inputs; outputs have the batch in axis 0. `elementwise`: ranks are aligned. */
-  readonly vmap?: ((b: Batching<P>) => readonly MxArray[]) | "elementwise" | "composite" | "none";
+  /** Rules of function transforms (core/rules.ts). Each is a rule, or says why there is none. */
+  readonly vjp: ReverseRule<P>;
+  readonly jvp: ForwardRule<P>;
+  readonly vmap: BatchRule<P>;
   /** Hand-written kernels, best first. The first whose gate opens runs. */
   readonly kernels: readonly Kernel<P>[];
   /** Hand-written kernels for the GPU, best first. Elementwise ops have none: their formula is compiled. */
@@ -133,6 +129,42 @@ export interface Node<P extends object = object> {
   readonly stream: Stream;
 }
 
+/** Computes the outputs of a node early; set by schedule/flush.ts. */
+let flusher: ((node: Node) => void) | undefined;
+let flushBytes = Number.POSITIVE_INFINITY;
+export function installFlusher(bytes: number, f: (node: Node) => void): void {
+  flushBytes = bytes;
+  flusher = f;
+}
+/** Bytes of all outputs that were ever to be computed, and how many that must be before the next flush. */
+let made = 0;
+let nextFlush = 0;
+/** After a graph was found to be `bytes` below the budget: none can be above it before so many more were made. Without this, an estimate that doubles would have it walked over and over. */
+export const postponeFlush = (bytes: number): void => {
+  nextFlush = made + bytes;
+};
+/**
+ * Bytes that have to be computed for the outputs of a new node, before it counts as a reader. The first reader of an input takes on what that needs; for further ones,
+ * which share it, only the largest share counts.
+ */
+function pendingBytes(op: Op<never>, inputs: readonly ArrayDesc[], outputs: readonly ArrayDesc[]): number {
+  let sum = 0;
+  let shared = 0;
+  for (let i = 0; i < inputs.length; i++) {
+    const d = inputs[i] as ArrayDesc;
+    if (!d.node || d.storage || inputs.indexOf(d) < i) continue;
+    if (d.consumers === 0) sum += d.pending;
+    else if (d.pending > shared) shared = d.pending;
+  }
+  if (op.view) return sum + shared;
+  // What starts as a copy of an input mostly takes its place.
+  const { base } = op.kernels[0] ?? {};
+  let own = 0;
+  for (const d of base === undefined ? outputs : inputs.filter((_, i) => i !== base)) own += d.size * d.dtype.size;
+  made += own;
+  return sum + own + shared;
+}
+
 const registry = new Map<string, Op>();
 /** Every op of the library, by name. */
 export const ops: ReadonlyMap<string, Op> = registry;
@@ -161,8 +193,16 @@ export function defineOp<P extends object>(op: Op<P>): Apply<P> {
       d.node = node as unknown as Node;
       handles[i] = new MxArray(d);
     }
+    const pending = pendingBytes(op as unknown as Op<never>, descs, outputs);
+    const lasting = isTransforming();
+    for (let i = 0; i < outputs.length; i++) {
+      const d = outputs[i] as ArrayDesc;
+      d.pending = pending;
+      d.lasting = lasting;
+    }
     for (let i = 0; i < descs.length; i++) (descs[i] as ArrayDesc).consumers++;
     recordNode(node as unknown as Node);
+    if (pending > flushBytes && made >= nextFlush && !lasting) flusher?.(node as unknown as Node);
     return handles;
   };
   const applied = Object.assign(apply, { op });

@@ -11,6 +11,9 @@ let recording = false;
 let tape: Node[] = [];
 let roots: ArrayDesc[] = [];
 
+/** True while a function transform is at work: what its tape holds can not be freed by evaluating early. */
+export const isTransforming = (): boolean => depth > 0;
+
 /** Called for each new node. */
 export function recordNode(node: Node): void {
   if (!recording) return;

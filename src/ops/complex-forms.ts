@@ -178,6 +178,8 @@ export const unaryForms = {
   radians: timesForm(Math.PI / 180),
   isnan: realForm((e, [x, y]) => e.or(e.isNaN(x), e.isNaN(y)), ([x, y]) => Number(Number.isNaN(x) || Number.isNaN(y))),
   isinf: realForm((e, [x, y]) => e.or(infinite(e, x), infinite(e, y)), (z) => Number(z.some((v) => Math.abs(v) === Number.POSITIVE_INFINITY))),
+  isposinf: realForm((e, [x, y]) => e.and(e.eq(x, e.like(x, Number.POSITIVE_INFINITY)), e.eq(y, e.like(y, 0))), ([x, y]) => Number(x === Number.POSITIVE_INFINITY && y === 0)),
+  isneginf: realForm((e, [x, y]) => e.and(e.eq(x, e.like(x, Number.NEGATIVE_INFINITY)), e.eq(y, e.like(y, 0))), ([x, y]) => Number(x === Number.NEGATIVE_INFINITY && y === 0)),
   isfinite: realForm((e, [x, y]) => e.and(finite(e, x), finite(e, y)), (z) => Number(z.every(Number.isFinite))),
   logicalNot: realForm((e, [x]) => e.eq(x, e.like(x, 0)), ([x]) => Number(x === 0)),
 } as const;

@@ -11,9 +11,9 @@ import { commonShape, expand, unary } from "./elementwise.ts";
 type S = StreamOrDevice | null | undefined;
 const isComplex = (a: MxArray): boolean => a.desc.dtype.kind === "complex";
 
-const realPart = unary("real", { expr: (_e, x) => x, reference: (x) => x, complex: { real: true, expr: (_e, [re]) => re, reference: ([re]) => re } });
-const imaginaryPart = unary("imag", { expr: (e, x) => e.like(x, 0), reference: () => 0, complex: { real: true, expr: (_e, [, im]) => im, reference: ([, im]) => im } });
-const conjugateOp = unary("conjugate", { expr: (_e, x) => x, reference: (x) => x, complex: { expr: (e, [re, im]) => [re, e.neg(im)], reference: ([re, im]) => [re, -im] } });
+const realPart = unary("real", { derivative: () => 1, expr: (_e, x) => x, reference: (x) => x, complex: { real: true, expr: (_e, [re]) => re, reference: ([re]) => re } });
+const imaginaryPart = unary("imag", { derivative: () => toArray({ re: 0, im: -1 }), expr: (e, x) => e.like(x, 0), reference: () => 0, complex: { real: true, expr: (_e, [, im]) => im, reference: ([, im]) => im } });
+const conjugateOp = unary("conjugate", { derivative: { vjp: ({ cotangents: [g] }) => [conjugate(g as MxArray)], jvp: "linear" }, expr: (_e, x) => x, reference: (x) => x, complex: { expr: (e, [re, im]) => [re, e.neg(im)], reference: ([re, im]) => [re, -im] } });
 
 /** Real part: float32 for complex64; a real array as it is. */
 export function real(a: ArrayLike, s?: S): MxArray {
@@ -42,6 +42,9 @@ const joinOp = defineOp({
     const ys = expand(im as Float64Array, (b as Aval).shape, shape);
     return [Float64Array.from([...expand(re as Float64Array, (a as Aval).shape, shape)].flatMap((x, i) => [x, ys[i] as number]))];
   },
+  vjp: ({ cotangents: [g] }) => [real(g as MxArray), imag(g as MxArray)],
+  jvp: "linear",
+  vmap: "elementwise",
   kernels: [],
 });
 /** complex64 from real and imaginary parts, which are real arrays. */

@@ -11,7 +11,7 @@ import { formatShape, normalizeAxis, sizeOf } from "../core/shape.ts";
 import { multiply } from "./binary.ts";
 import { real } from "./complex.ts";
 import { concatenate, roll } from "./concat.ts";
-import { type ArrayLike, streamArg, toArray } from "./convert.ts";
+import { type ArrayLike, fromNumbers, streamArg, toArray } from "./convert.ts";
 import { arange } from "./creation.ts";
 import { launchFft } from "./fft-launch.ts";
 import { type Plan, planOf, planTables, primeFactors, realPlanOf } from "./fft-plan.ts";
@@ -94,9 +94,27 @@ function referenceFft(x: Float64Array, a: Aval, p: FftParams, out: Aval): Float6
   return result;
 }
 
+/**
+ * Adjoint of a transform, for cotangents g: the same exponentials with the other sign. Half a line stands for a whole one, in which each inner entry counts twice, so those
+ * entries are halved before a sum over the half line, and doubled where the half line is the result.
+ */
+function adjoint(g: MxArray, { axis, n, kind, inverse, scale }: FftParams): MxArray {
+  if (kind === "complex") return alongAxis(g, axis, n, kind, !inverse, scale, undefined);
+  const half = halfLength(n);
+  const inner = (by: number): MxArray => {
+    const weights = Array.from({ length: half }, (_, k) => (k === 0 || 2 * k === n ? 1 : by));
+    return fromNumbers(g.desc.shape.map((_, i) => (i === axis ? half : 1)), float32, weights);
+  };
+  return kind === "real" ? alongAxis(multiply(g, inner(0.5)), axis, n, "hermitian", !inverse, scale, undefined) : multiply(alongAxis(g, axis, n, "real", !inverse, scale, undefined), inner(2));
+}
+
 /** Inputs: the data (float32 for the kind real, else complex64), the tables of the plan. */
 const fftOp = defineOp<FftParams>({
   name: "fft",
+  vjp: ({ cotangents: [g], params }) => [adjoint(g as MxArray, params)],
+  jvp: ({ inputs: [, ...tables], tangents: [t], params, apply }) => (t ? apply([t, ...tables], params) : [undefined]),
+  // The plan is for a number of lines, so it is made anew.
+  vmap: ({ inputs: [x], params: p }) => [alongAxis(x as MxArray, p.axis + 1, p.n, p.kind, p.inverse, p.scale, undefined)],
   infer: ([a], p) => [{ shape: (a as Aval).shape.map((d, i) => (i === p.axis ? lengthOut(p) : d)), dtype: p.kind === "hermitian" ? float32 : complex64 }],
   reference: ([x], [a], p, [out]) => [referenceFft(x as Float64Array, a as Aval, p, out as Aval)],
   kernels: [
@@ -188,14 +206,14 @@ function oneAxis(op: string, kind: Kind, inverse: boolean): OneAxis {
     return compute({ op, kind, inverse }, array, isGiven(n) ? [n] : undefined, [isGiven(axis) ? axis : -1], norm, stream);
   };
 }
-/** `axes` when none are given: the fixed ones, else the last ones that sizes are given for, else all. */
+/** `axes` when none are given: the fixed ones (null: Python's None, not even these), else the last ones that sizes are given for, else all. */
 function manyAxes(op: string, kind: Kind, inverse: boolean, fixed?: readonly number[]): ManyAxes {
   return (array, ...rest) => {
     const { args, stream } = streamArg<unknown[]>(rest);
     const [sizes, axes, norm] = args as [readonly number[] | undefined, readonly number[] | undefined, unknown];
     const x = toArray(array);
     const count = isGiven(sizes) ? sizes.length : x.ndim;
-    const chosen = isGiven(axes) ? axes : (fixed ?? Array.from({ length: count }, (_, i) => i - count));
+    const chosen = isGiven(axes) ? axes : ((axes === null ? undefined : fixed) ?? Array.from({ length: count }, (_, i) => i - count));
     return compute({ op, kind, inverse }, x, isGiven(sizes) ? sizes : undefined, chosen, norm, stream);
   };
 }
@@ -225,11 +243,12 @@ export const rfftn = manyAxes("rfftn", "real", false);
 /** Inverse of `rfftn`. */
 export const irfftn = manyAxes("irfftn", "hermitian", true);
 
-function shifted(op: string, inverse: boolean): (array: ArrayLike, axes?: readonly number[] | S, s?: S) => MxArray {
+function shifted(op: string, inverse: boolean): (array: ArrayLike, axes?: number | readonly number[] | S, s?: S) => MxArray {
   return (array, ...rest) => {
     const { args, stream } = streamArg<unknown[]>(rest);
     const x = toArray(array);
-    const axes = ((args[0] ?? x.shape.map((_, i) => i)) as readonly number[]).map((a) => normalizeAxis(op, a, x.ndim));
+    const given = typeof args[0] === "number" ? [args[0]] : (args[0] as readonly number[] | undefined | null);
+    const axes = (given ?? x.shape.map((_, i) => i)).map((a) => normalizeAxis(op, a, x.ndim));
     if (axes.length === 0) return new MxArray(x.desc);
     const shifts = axes.map((a) => Math.floor((x.desc.shape[a] as number) / 2) * (inverse ? -1 : 1));
     return roll(x, shifts, axes, stream);

@@ -14,6 +14,7 @@ import { concatenate } from "./concat.ts";
 import { type ArrayLike, streamArg, toArray } from "./convert.ts";
 import { arange, eye, tril, triu, zeros, zerosLike } from "./creation.ts";
 import { type SystemKind, batchOf, choleskyOp, columnsOf, eigOp, eighOp, luOp, qrOp, requireMatrices, rowsOf, solveOp, svdOp } from "./decompositions.ts";
+import { hermitian } from "./hermitian.ts";
 import { matmul } from "./matmul.ts";
 import { broadcastTo, diagonal, expandDims, reshape, squeeze, swapaxes } from "./movement.ts";
 import { any, max, sum } from "./reduce.ts";
@@ -108,11 +109,16 @@ function symmetric(op: string, a: ArrayLike, uplo: string | S, s: S, vectors: bo
   const { args, stream } = streamArg([uplo, s]);
   const triangle = args[0] ?? "L";
   if (triangle !== "L" && triangle !== "U") throw opError(`linalg.${op}`, `uplo must be "L" or "U", got ${JSON.stringify(triangle)}`);
-  return eighOp([matrices(op, a, true)], { upper: triangle === "U", vectors }, stream);
+  const x = toArray(a);
+  if (x.dtype.kind === "complex") {
+    requireMatrices(`linalg.${op}`, { shape: x.desc.shape, dtype: float32 }, true);
+    return hermitian(x, triangle === "U", vectors, stream ?? undefined);
+  }
+  return eighOp([matrices(op, x, true)], { upper: triangle === "U", vectors }, stream);
 }
-/** Eigenvalues (..., n), ascending, and eigenvectors (..., n, n), the columns, of symmetric matrices. `uplo` ("L", the default, or "U") names the triangle that is read. */
+/** Eigenvalues (..., n), ascending, and eigenvectors (..., n, n), the columns, of symmetric or complex Hermitian matrices. `uplo` ("L", the default, or "U") names the triangle that is read. */
 export const eigh = (a: ArrayLike, uplo?: string | S, s?: S): [MxArray, MxArray] => symmetric("eigh", a, uplo, s, true) as [MxArray, MxArray];
-/** Eigenvalues (..., n) of symmetric matrices, ascending. `uplo` ("L", the default, or "U") names the triangle that is read. */
+/** Eigenvalues (..., n) of symmetric or complex Hermitian matrices, ascending. `uplo` ("L", the default, or "U") names the triangle that is read. */
 export const eigvalsh = (a: ArrayLike, uplo?: string | S, s?: S): MxArray => symmetric("eigvalsh", a, uplo, s, false)[0] as MxArray;
 
 /** Eigenvalues (..., n) and eigenvectors (..., n, n), the columns, of square real matrices; both complex64. Vectors have unit length and a real largest component. The order is not defined. */

@@ -1,15 +1,23 @@
 /** Running reductions along one axis: cumsum, cumprod, cummax, cummin, logcumsumexp. */
-import type { Aval, MxArray, View } from "../core/array.ts";
+import { type Aval, MxArray, type View } from "../core/array.ts";
 import { type StreamOrDevice, isStreamOrDevice } from "../core/device.ts";
 import { Dtype, bool, int32, toInexact } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
 import { type Apply, type Launch, type Op, defineOp, input, output } from "../core/op.ts";
+import type { Reverse } from "../core/rules.ts";
 import { normalizeAxis, sizeOf } from "../core/shape.ts";
-import { add, divide, maximum, multiply, subtract } from "./binary.ts";
+import type { Binary } from "./elementwise.ts";
+import { add, divide, logaddexp, maximum, multiply, subtract } from "./binary.ts";
 import { astype } from "./cast.ts";
 import { type ArrayLike, toArray } from "./convert.ts";
 import { equal, logicalAnd } from "./compare.ts";
+import { concatenate } from "./concat.ts";
+import { arange, full, zerosLike } from "./creation.ts";
+import { scatterAlong } from "./gather.ts";
 import { reshape } from "./movement.ts";
+import { sliceAxis, sliceRegion } from "./region.ts";
+import { reshapeTo } from "./reshape.ts";
+import { within } from "./scope.ts";
 import { gpuScan } from "./scan-gpu.ts";
 import { where } from "./select.ts";
 import { exp, log, negative } from "./unary.ts";
@@ -69,10 +77,10 @@ interface Definition {
   readonly start: (d: Dtype) => number;
   readonly dtype?: (d: Dtype) => Dtype;
   readonly complex?: boolean;
-  readonly vjp?: Op<ScanParams>["vjp"];
-  readonly jvp?: Op<ScanParams>["jvp"];
+  readonly vjp: Op<ScanParams>["vjp"];
+  readonly jvp: Op<ScanParams>["jvp"];
 }
-const scan = ({ name, f, start, dtype = (d) => d, complex = false, vjp = "none", jvp = "none" }: Definition): Apply<ScanParams> =>
+const scan = ({ name, f, start, dtype = (d) => d, complex = false, vjp, jvp }: Definition): Apply<ScanParams> =>
   defineOp<ScanParams>({
     name,
     vjp,
@@ -122,8 +130,26 @@ const cumprodOp = scan({
   },
   jvp: "vjp",
 });
-const cummaxOp = scan({ name: "cummax", f: Math.max, start: (d) => rangeOf(d)[0] });
-const cumminOp = scan({ name: "cummin", f: Math.min, start: (d) => rangeOf(d)[1] });
+/** The gradient of a running extreme goes to the element that holds it: of equal ones to the last in the order of the scan, as in MLX. */
+function extremeGradient({ inputs: [a], cotangents: [g], params: p, apply }: Reverse<ScanParams>): MxArray[] {
+  const x = a as MxArray;
+  const { axis, reverse, inclusive } = p;
+  const n = x.desc.shape[axis] as number;
+  const whole = { ...p, inclusive: true };
+  const holds = equal(x, apply([x], whole)[0] as MxArray);
+  const places = reshapeTo(arange(n, int32), x.desc.shape.map((_, i) => (i === axis ? n : 1)));
+  const holders = where(holds, places, toArray(reverse ? n : -1, int32));
+  let owner = (reverse ? cumminOp : cummaxOp)([holders], whole)[0] as MxArray;
+  let flow = g as MxArray;
+  if (!inclusive) {
+    // Results lie one place further on; the first one holds no element.
+    owner = sliceAxis(owner, axis, reverse ? 1 : 0, reverse ? n : n - 1);
+    flow = sliceAxis(flow, axis, reverse ? 0 : 1, reverse ? n - 1 : n);
+  }
+  return [owner.size === 0 ? zerosLike(x) : scatterAlong(zerosLike(x), owner, flow, axis, "add")];
+}
+const cummaxOp: Apply<ScanParams> = scan({ name: "cummax", f: Math.max, start: (d) => rangeOf(d)[0], vjp: extremeGradient, jvp: "vjp" });
+const cumminOp: Apply<ScanParams> = scan({ name: "cummin", f: Math.min, start: (d) => rangeOf(d)[1], vjp: extremeGradient, jvp: "vjp" });
 const logcumsumexpOp = scan({
   name: "logcumsumexp",
   f: logAddExp,
@@ -133,6 +159,29 @@ const logcumsumexpOp = scan({
   jvp: ({ inputs: [x], outputs: [y], tangents: [t], params, apply }) => [t && weightedSums(t, x as MxArray, negative(y as MxArray), (v) => apply([v], params)[0] as MxArray)],
 });
 
+/** What scans of complex numbers repeat, and what an exclusive one starts with. */
+const complexSteps: Readonly<Record<string, { readonly combine: Binary; readonly start: number }>> = {
+  // Called late: modules import each other.
+  cumprod: { combine: (a, b, s) => multiply(a, b, s), start: 1 },
+  logcumsumexp: { combine: (a, b, s) => logaddexp(a, b, s), start: Number.NEGATIVE_INFINITY },
+};
+/** A scan by doubling (Hillis and Steele, 1986): after step k every element holds the last 2^k. log2(n) elementwise steps. */
+function scanComplex(x: MxArray, { axis, reverse, inclusive }: ScanParams, { combine, start }: { combine: Binary; start: number }, s: S | undefined): MxArray {
+  const { shape } = x.desc;
+  const n = shape[axis] as number;
+  const backwards = { start: shape.map((d, i) => (i === axis ? Math.max(0, d - 1) : 0)), step: shape.map((_, i) => (i === axis ? -1 : 1)), shape };
+  const turned = (a: MxArray): MxArray => (reverse ? sliceRegion(a, backwards, s) : a);
+  let y = turned(x);
+  if (!inclusive && n > 0) {
+    const first = full(shape.map((d, i) => (i === axis ? 1 : d)), start, x.dtype, s);
+    y = concatenate([first, sliceAxis(y, axis, 0, n - 1, s)], axis, s);
+  }
+  for (let step = 1; step < n; step *= 2) {
+    y = concatenate([sliceAxis(y, axis, 0, step, s), combine(sliceAxis(y, axis, 0, n - step, s), sliceAxis(y, axis, step, n, s), s)], axis, s);
+  }
+  return turned(y === x ? new MxArray(x.desc) : y);
+}
+
 type Scan = (a: ArrayLike, axis?: number | boolean | S | null, reverse?: boolean | S | null, inclusive?: boolean | S | null, s?: S | null) => MxArray;
 /** Axis (an integer), then reverse and inclusive (booleans in this order), a dtype and a stream, each recognised by its type. */
 function scanned(name: string, apply: Apply<ScanParams>, a: ArrayLike, rest: readonly unknown[], convert?: (d: Dtype) => Dtype): MxArray {
@@ -141,11 +190,15 @@ function scanned(name: string, apply: Apply<ScanParams>, a: ArrayLike, rest: rea
   const axis = rest.find((v) => typeof v === "number");
   const plain = rest.filter((v) => !isStreamOrDevice(v) && !(v instanceof Dtype));
   const [reverse, inclusive] = typeof plain[0] === "boolean" ? plain : plain.slice(1);
-  let x = toArray(a);
-  if (dtype) x = astype(x, dtype, stream);
-  if (convert) x = astype(x, convert(x.dtype), stream);
-  if (axis === undefined) x = reshape(x, [x.size], stream);
-  return apply([x], { axis: normalizeAxis(name, axis ?? 0, x.ndim), reverse: reverse === true, inclusive: inclusive !== false }, stream)[0] as MxArray;
+  return within(() => {
+    let x = toArray(a);
+    if (dtype) x = astype(x, dtype, stream);
+    if (convert) x = astype(x, convert(x.dtype), stream);
+    if (axis === undefined) x = reshape(x, [x.size], stream);
+    const combine = x.dtype.kind === "complex" ? complexSteps[name] : undefined;
+    if (combine) return scanComplex(x, { axis: normalizeAxis(name, axis ?? 0, x.ndim), reverse: reverse === true, inclusive: inclusive !== false }, combine, stream);
+    return apply([x], { axis: normalizeAxis(name, axis ?? 0, x.ndim), reverse: reverse === true, inclusive: inclusive !== false }, stream)[0] as MxArray;
+  });
 }
 
 /**

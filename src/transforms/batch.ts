@@ -3,6 +3,7 @@ import { type ArrayDesc, MxArray } from "../core/array.ts";
 import { opError } from "../core/error.ts";
 import { tidy } from "../core/memory.ts";
 import type { Node } from "../core/op.ts";
+import { isMissing } from "../core/rules.ts";
 import { type Shape, sameShape } from "../core/shape.ts";
 import { withTape } from "../core/trace.ts";
 import { broadcastTo } from "../ops/movement.ts";
@@ -21,16 +22,18 @@ function batchNode(node: Node, inputs: readonly MxArray[], batched: readonly boo
   const { op, params } = node;
   const apply = applier(node);
   if (typeof op.vmap === "function") {
-    return op.vmap({ inputs, batched, size, params, apply, spread: (i) => (batched[i] ? (inputs[i] as MxArray) : spreadTo(inputs[i] as MxArray, size)) });
+    const outputs = op.vmap({ inputs, batched, size, params, apply, spread: (i) => (batched[i] ? (inputs[i] as MxArray) : spreadTo(inputs[i] as MxArray, size)) });
+    if (outputs) return outputs;
   }
+  if (op.vmap === "leading") return apply(inputs.map((x, i) => (batched[i] ? x : spreadTo(x, size))), params);
   if (op.vmap === "elementwise") {
     const rank = Math.max(...node.inputs.map((d) => d.shape.length));
     return apply(inputs.map((x, i) => (batched[i] ? withRank(x, rank) : x)), params);
   }
-  if (op.vmap === "composite" && op.composite) {
+  if ((op.vmap === "composite" || typeof op.vmap === "function") && op.composite) {
     return batchFunction((xs) => op.composite?.(xs, params) as readonly MxArray[], inputs, batched, size, node.inputs.map((d) => d.shape)).outputs;
   }
-  throw opError(op.name, "can not be used in vmap, got a batched input");
+  throw opError(op.name, `can not be used in vmap (${isMissing(op.vmap) ? op.vmap.none : "no definition to be batched by"}), got a batched input`);
 }
 
 /**

@@ -1,21 +1,23 @@
 /** Forward mode: tangents pushed over a slice of the tape. */
 import type { ArrayDesc, MxArray } from "../core/array.ts";
+import { bool } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
 import { tidy } from "../core/memory.ts";
 import type { Node } from "../core/op.ts";
+import { isMissing } from "../core/rules.ts";
 import { withTape } from "../core/trace.ts";
 import { add } from "../ops/binary.ts";
 import { zeros } from "../ops/creation.ts";
 import { rebroadcast, scale } from "./fit.ts";
 import { pullback } from "./reverse.ts";
-import { applier, handle, requireRealNode, tracerOf } from "./tracer.ts";
+import { applier, handle, tracerOf } from "./tracer.ts";
 
 type Tangents = readonly (MxArray | undefined)[];
 
 /** The reverse rule is linear in the cotangents; its transpose is the forward rule. */
 function transposed(node: Node, inputs: readonly MxArray[], outputs: readonly MxArray[], tangents: Tangents): Tangents {
   const rule = node.op.vjp;
-  if (typeof rule !== "function") throw opError(node.op.name, "has no forward derivative, got one asked for");
+  if (typeof rule !== "function") throw opError(node.op.name, "has no reverse rule to be transposed, got a forward derivative asked for");
   const needs = tangents.map((t) => t !== undefined);
   const blank = outputs.map((o) => zeros(o.desc.shape, o.desc.dtype));
   const given = tangents.filter((t) => t !== undefined);
@@ -28,7 +30,7 @@ function transposed(node: Node, inputs: readonly MxArray[], outputs: readonly Mx
 
 function partialSum(node: Node, inputs: readonly MxArray[], outputs: readonly MxArray[], tangents: Tangents): Tangents {
   const rule = node.op.vjp;
-  if (typeof rule !== "object") return transposed(node, inputs, outputs, tangents);
+  if (typeof rule !== "object" || isMissing(rule)) return transposed(node, inputs, outputs, tangents);
   let total: MxArray | undefined;
   rule.partials.forEach((partial, i) => {
     const t = tangents[i];
@@ -42,7 +44,6 @@ function partialSum(node: Node, inputs: readonly MxArray[], outputs: readonly Mx
 
 function push(node: Node, tangents: Tangents): Tangents {
   const { op, params } = node;
-  requireRealNode(node);
   const inputs = node.inputs.map(handle);
   const outputs = node.outputs.map(handle);
   if (typeof op.jvp === "function") return op.jvp({ inputs, outputs, tangents, params, apply: applier(node) });
@@ -53,7 +54,7 @@ function push(node: Node, tangents: Tangents): Tangents {
     const f = (xs: MxArray[]): readonly MxArray[] => op.composite?.(inputs.map((x, i) => (some.includes(i) ? (xs[some.indexOf(i)] as MxArray) : x)), params) as readonly MxArray[];
     return pushforward(f, some.map((i) => inputs[i] as MxArray), some.map((i) => tangents[i] as MxArray)).tangents;
   }
-  throw opError(op.name, "has no forward derivative, got one asked for");
+  throw opError(op.name, `has no forward derivative (${isMissing(op.jvp) ? op.jvp.none : "no definition to be differentiated by"}), got one asked for`);
 }
 
 function sweep(nodes: readonly Node[], inputs: readonly ArrayDesc[], given: Tangents): Map<ArrayDesc, MxArray> {
@@ -64,10 +65,10 @@ function sweep(nodes: readonly Node[], inputs: readonly ArrayDesc[], given: Tang
   });
   for (const node of nodes) {
     if (node.op.jvp === "zero" || !node.inputs.some((d) => tangents.has(d))) continue;
-    if (!node.outputs.some((o) => o.dtype.isInexact)) continue;
+    if (node.outputs.every((o) => o.dtype === bool)) continue;
     push(node, node.inputs.map((d) => tangents.get(d))).forEach((t, i) => {
       const o = node.outputs[i] as ArrayDesc;
-      if (t && o.dtype.isInexact) tangents.set(o, rebroadcast(t, o));
+      if (t && o.dtype !== bool) tangents.set(o, rebroadcast(t, o));
     });
   }
   return tangents;

@@ -1,22 +1,28 @@
-/** Reverse mode: cotangents pushed back over a slice of the tape. Iterative, so graphs may be of any depth. */
+/**
+ * Reverse mode: cotangents pushed back over a slice of the tape. Iterative, so graphs may be of any depth. Complex numbers count as pairs of real ones: the cotangent of z
+ * has the derivatives by its real and its imaginary part as its parts, so for a holomorphic f it is the output's cotangent times the conjugate of f'(z).
+ */
 import type { ArrayDesc, MxArray } from "../core/array.ts";
+import { bool } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
 import { tidy } from "../core/memory.ts";
 import type { Node } from "../core/op.ts";
+import { isMissing } from "../core/rules.ts";
 import { withTape } from "../core/trace.ts";
 import { add } from "../ops/binary.ts";
+import { conjugate } from "../ops/complex.ts";
 import { zeros } from "../ops/creation.ts";
 import { scale, unbroadcast } from "./fit.ts";
-import { applier, handle, requireRealNode, tracerOf } from "./tracer.ts";
+import { applier, handle, tracerOf } from "./tracer.ts";
 
 type Grads = readonly (MxArray | undefined)[];
 
-/** Arrays that depend on the inputs in a differentiable way. */
+/** Arrays that depend on the inputs in a differentiable way. Integers count, as in MLX: their derivatives are rounded to integers; truth values do not. */
 function dependents(nodes: readonly Node[], inputs: readonly ArrayDesc[]): Set<ArrayDesc> {
   const found = new Set(inputs);
   for (const node of nodes) {
     if (node.op.vjp === "zero" || !node.inputs.some((d) => found.has(d))) continue;
-    for (const o of node.outputs) if (o.dtype.isInexact) found.add(o);
+    for (const o of node.outputs) if (o.dtype !== bool) found.add(o);
   }
   return found;
 }
@@ -24,19 +30,24 @@ function dependents(nodes: readonly Node[], inputs: readonly ArrayDesc[]): Set<A
 /** Cotangents of a node's inputs from those of its outputs, in any shape that broadcasting gives. */
 function pull(node: Node, cotangents: readonly MxArray[], needs: readonly boolean[]): Grads {
   const { op, params } = node;
-  requireRealNode(node);
   const rule = op.vjp;
   const inputs = node.inputs.map(handle);
   const outputs = node.outputs.map(handle);
   if (typeof rule === "function") return rule({ inputs, outputs, cotangents, params, needs, apply: applier(node) });
+  if (isMissing(rule)) throw opError(op.name, `has no gradient (${rule.none}), got one asked for`);
   if (typeof rule === "object") {
     return rule.partials.map((partial, i) => {
       const by = needs[i] ? partial?.(inputs, outputs[0] as MxArray, params) : undefined;
-      return by === undefined ? undefined : scale(cotangents[0] as MxArray, by);
+      return by === undefined ? undefined : scale(cotangents[0] as MxArray, typeof by === "number" ? by : conjugate(by));
     });
   }
-  if (rule === "composite" && op.composite) return pullback((xs) => op.composite?.(xs, params) as readonly MxArray[], inputs, () => cotangents).gradients;
-  throw opError(op.name, "has no gradient, got one asked for");
+  if (rule === "composite" && op.composite) {
+    const asked = needs.flatMap((need, i) => (need ? [i] : []));
+    const f = (xs: MxArray[]): readonly MxArray[] => op.composite?.(inputs.map((x, i) => xs[asked.indexOf(i)] ?? x), params) as readonly MxArray[];
+    const { gradients } = pullback(f, asked.map((i) => inputs[i] as MxArray), () => cotangents);
+    return inputs.map((_, i) => gradients[asked.indexOf(i)]);
+  }
+  throw opError(op.name, "has no definition to be differentiated by, got a gradient asked for");
 }
 
 function sweep(nodes: readonly Node[], inputs: readonly ArrayDesc[], outputs: readonly ArrayDesc[], cotangents: Grads): Grads {

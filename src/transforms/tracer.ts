@@ -2,6 +2,7 @@
 import { type Aval, type ArrayDesc, MxArray } from "../core/array.ts";
 import { opError } from "../core/error.ts";
 import { type Node, applierOf, defineOp } from "../core/op.ts";
+import { noRule } from "../core/rules.ts";
 import { traceFrom } from "../core/trace.ts";
 
 const tracerOp = defineOp({
@@ -30,7 +31,7 @@ const placeholderOp = defineOp<{ aval: Aval; transform: string }>({
   },
   vjp: "zero",
   jvp: "zero",
-  vmap: "none",
+  vmap: noRule("it has no inputs"),
   kernels: [],
 });
 
@@ -46,9 +47,3 @@ export const handle = (d: ArrayDesc): MxArray => new MxArray(d);
 
 /** Applies the op of a recorded node, on its stream. */
 export const applier = (node: Node) => (inputs: readonly MxArray[], params: object): MxArray[] => applierOf(node.op)(inputs, params, node.stream);
-
-/** Derivatives are of real functions: the rules have no conjugates. */
-export function requireRealNode({ op, inputs, outputs }: Node): void {
-  const complex = [...inputs, ...outputs].find((d) => d.dtype.kind === "complex");
-  if (complex) throw opError(op.name, `has no derivative for complex arrays, got ${complex.dtype}`);
-}

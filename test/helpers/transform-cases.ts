@@ -19,6 +19,16 @@ export interface Case {
   readonly noJvp?: boolean;
 }
 
+/** Repeatable numbers in a range. */
+export function numbers(seed: number, n: number, [low, high]: readonly [number, number] = [-2, 2]): number[] {
+  let a = (seed * 2654435761) >>> 0;
+  return Array.from({ length: n }, () => {
+    a = (Math.imul(a, 1664525) + 1013904223) >>> 0;
+    return low + ((high - low) * a) / 4294967296;
+  });
+}
+export const arrayFrom = (values: readonly number[], shape: readonly number[], dtype: mx.Dtype): A => mx.reshape(mx.array([...values], dtype), shape);
+
 const one = (name: keyof typeof mx, range?: readonly [number, number], shape: readonly number[] = [2, 3]): Case => ({ name, f: mx[name] as Case["f"], shapes: [shape], ...(range ? { range } : {}) });
 const two = (name: keyof typeof mx, range?: readonly [number, number]): Case[] => [
   { name, f: mx[name] as Case["f"], shapes: [[2, 3], [2, 3]], ...(range ? { range } : {}) },
@@ -82,6 +92,14 @@ export const reductions: Case[] = [
   { name: "logcumsumexp", f: (x) => mx.logcumsumexp(x as A, 1), shapes: [[2, 4]] },
   { name: "sort", f: (x) => mx.sort(x as A, 0), shapes: [[4, 2]] },
   { name: "topk", f: (x) => mx.topk(x as A, 2), shapes: [[2, 5]] },
+  { name: "partition", f: (x) => mx.partition(x as A, 2, 0), shapes: [[5, 2]] },
+  ...(["cummax", "cummin"] as const).flatMap((name) => [false, true].flatMap((reverse) => [false, true].map((inclusive): Case => ({
+    name: `${name}, reverse ${reverse}, inclusive ${inclusive}`,
+    // What an exclusive scan starts with is infinite.
+    f: (x) => mx.nanToNum(mx[name](x as A, 1, reverse, inclusive), 0, 0, 0),
+    shapes: [[2, 5]],
+  })))),
+  { name: "std", f: (x) => mx.std(x as A, 0, false, 1), shapes: [[4, 2]] },
 ];
 
 export const indexing: Case[] = [
@@ -102,6 +120,18 @@ export const indexing: Case[] = [
     },
     shapes: [[4, 2], [2, 2]],
   },
+  { name: "at.multiply with a slice", f: (x, v) => (x as A).at(mx.Slice(1, 3)).multiply(v as A), shapes: [[4, 3], [2, 3]] },
+  { name: "at.maximum", f: (x, v) => (x as A).at(ints([1, 3])).maximum(v as A), shapes: [[4], [2]] },
+  { name: "at.minimum with a slice", f: (x, v) => (x as A).at(mx.Slice(1, 3)).minimum(v as A), shapes: [[4, 3], [2, 3]] },
+  ...([["a mask of all dimensions", [[true, false, true], [false, true, true]], [3]], ["a mask of rows", [true, true], [2, 3]], ["a mask, one row for all", [true, true], [3]]] as const).map(([name, mask, values]): Case => ({
+    name: `indexPut_ by ${name}`,
+    f: (x, v) => {
+      const y = mx.multiply(x as A, 2);
+      y.indexPut_(mx.array(mask as never), v as A);
+      return y;
+    },
+    shapes: [[2, 3], values],
+  })),
 ];
 
 const product = (name: string, a: number[], b: number[]): Case => ({ name: `matmul ${name}`, f: (x, y) => mx.matmul(x as A, y as A), shapes: [a, b] });
@@ -111,7 +141,55 @@ export const products: Case[] = [
   { name: "addmm", f: (c, a, b) => mx.addmm(c as A, a as A, b as A, 0.5, 2), shapes: [[2], [3, 4], [4, 2]] },
   { name: "gatherMM", f: (a, b) => mx.gatherMM(a as A, b as A, ints([1, 0, 1]), ints([2, 2, 0])), shapes: [[2, 2, 3], [3, 3, 2]] },
   { name: "inner, outer, tensordot", f: (a, b) => mx.add(mx.inner(a as A, b as A), mx.sum(mx.multiply(mx.outer(a as A, b as A), mx.tensordot(a as A, b as A, 2)))), shapes: [[2, 3], [2, 3]] },
+  { name: "conv1d with groups", f: (x, w) => mx.conv1d(x as A, w as A, 2, 1, 1, 2), shapes: [[1, 5, 4], [2, 2, 2]], single: true },
+  { name: "convTranspose2d", f: (x, w) => mx.convTranspose2d(x as A, w as A, 2, 1), shapes: [[1, 3, 2, 2], [2, 2, 2, 2]], single: true },
+  { name: "segmentedMM", f: (a, b) => mx.segmentedMM(a as A, b as A, ints([0, 2, 2, 2, 1, 4], [3, 2])), shapes: [[2, 4], [4, 3]] },
+  { name: "blockMaskedMM", f: (a, b) => mx.blockMaskedMM(a as A, b as A, 32, null, mx.array([[true, false]]), mx.array([[1], [0.5]])), shapes: [[2, 33], [33, 2]], single: true },
+  { name: "hadamardTransform", f: (x) => mx.hadamardTransform(x as A), shapes: [[2, 12]] },
+  { name: "kron", f: (a, b) => mx.kron(a as A, b as A), shapes: [[2, 2], [3]] },
   { name: "einsum", f: (a, b) => mx.einsum("ij,kj->ki", [a as A, b as A]), shapes: [[2, 3], [4, 3]] },
+];
+
+/** A function of complex numbers as one of their parts, whose derivatives are real: then both conventions for complex ones are tested by differences. */
+const ofParts = (f: (...zs: A[]) => A): Case["f"] => (...parts) => {
+  const zs = Array.from({ length: parts.length / 2 }, (_, i) => mx.add(parts[2 * i] as A, mx.multiply(parts[2 * i + 1] as A, mx.array(mx.Complex(0, 1)))));
+  const y = f(...zs);
+  return y.dtype === mx.complex64 ? [mx.real(y), mx.imag(y)] : y;
+};
+const complexCase = (name: string, f: (...zs: A[]) => A, shapes: readonly (readonly number[])[] = [[2, 3]], range?: readonly [number, number]): Case => ({
+  name: `${name} of complex numbers`, f: ofParts(f), shapes: shapes.flatMap((s) => [s, s]), single: true, ...(range ? { range } : {}),
+});
+/** Away from 0, 1 and -1, and from cuts. */
+const off: readonly [number, number] = [0.3, 0.9];
+export const complexes: Case[] = [
+  ...(["negative", "square", "exp", "sin", "cos", "sinh", "cosh", "tanh", "degrees", "radians", "conjugate", "abs", "real", "imag"] as const).map((n) => complexCase(n, mx[n] as (z: A) => A, [[2, 3]], [0.1, 1])),
+  ...(["reciprocal", "sqrt", "rsqrt", "log", "log2", "log10", "log1p", "tan", "arcsin", "arccos", "arctan", "arcsinh", "arccosh", "arctanh"] as const).map((n) => complexCase(n, mx[n] as (z: A) => A, [[2, 3]], off)),
+  ...(["add", "subtract", "multiply", "divide", "power", "logaddexp", "maximum", "minimum"] as const).map((n) => complexCase(n, mx[n] as (z: A, w: A) => A, [[2, 3], [3]], off)),
+  complexCase("real times", (z) => mx.multiply(mx.multiply(mx.real(z), z), mx.array([1, 2, 3]))),
+  complexCase("matmul", (z, w) => mx.matmul(z, w), [[2, 3], [3, 2]]),
+  complexCase("addmm", (z, w) => mx.addmm(z, z, w, 0.5, 2), [[2, 2], [2, 2]]),
+  ...(["sum", "mean", "prod"] as const).map((n) => complexCase(n, (z) => (mx[n] as (z: A, axis: number) => A)(z, 0), [[3, 2]])),
+  complexCase("cumsum", (z) => mx.cumsum(z, 0, true), [[3, 2]]),
+  complexCase("variance", (z) => mx.variance(z, 0), [[3, 2]]),
+  complexCase("where", (z, w) => mx.where(mx.array([true, false, true]), z, w), [[2, 3], [3]]),
+  complexCase("takeAlongAxis, with a place twice", (z) => mx.takeAlongAxis(z, ints([2, 2], [1, 2]), 1), [[1, 3]]),
+  complexCase("slices and transposes", (z) => mx.concatenate([mx.transpose(z).index(mx.Slice(0, 2)), mx.pad(z, [[0, 0], [0, 1]]).index(mx.Slice(), mx.Slice(0, 2))]), [[2, 3]]),
+  complexCase("at.add", (z, w) => z.at(ints([1, 1])).add(w), [[3], [2]]),
+];
+
+const wave = (name: string, f: (x: A) => A, shape: readonly number[]): Case => ({ ...complexCase(name, f, [shape]), name: `${name} (${shape})` });
+const realWave = (name: string, f: (x: A) => A, shape: readonly number[]): Case => ({ name: `${name} (${shape})`, f: (x) => { const y = f(x as A); return y.dtype === mx.complex64 ? [mx.real(y), mx.imag(y)] : y; }, shapes: [shape], single: true });
+/** Lengths of all kinds of plans: powers of two, mixed factors, primes. */
+export const transforms: Case[] = [
+  ...[1, 2, 3, 4, 5, 8, 12, 15, 37].flatMap((n) => [wave("fft", (z) => mx.fft.fft(z), [n]), wave("ifft", (z) => mx.fft.ifft(z), [n]), realWave("rfft", (x) => mx.fft.rfft(x), [n]), wave("irfft", (z) => mx.fft.irfft(z, n), [Math.floor(n / 2) + 1])]),
+  ...([["fft2", [2, 3, 4]], ["ifft2", [3, 4]], ["fftn", [2, 3, 2]], ["ifftn", [2, 3, 2]]] as const).map(([n, shape]) => wave(n, (z) => mx.fft[n](z), shape)),
+  ...([["rfft2", [2, 3, 4]], ["rfftn", [2, 3, 5]]] as const).map(([n, shape]) => realWave(n, (x) => mx.fft[n](x), shape)),
+  ...([["irfft2", [2, 3, 3]], ["irfftn", [2, 3, 3]]] as const).map(([n, shape]) => wave(n, (z) => mx.fft[n](z), shape)),
+  wave("fft, along another axis, cut", (z) => mx.fft.fft(z, 3, 0), [4, 2]),
+  wave("ifft, along another axis, filled up", (z) => mx.fft.ifft(z, 5, 0), [4, 2]),
+  realWave("rfft, orthonormal, along axis 0", (x) => mx.fft.rfft(x, 6, 0, "ortho"), [4, 2]),
+  wave("irfft, forward, along axis 0, odd", (z) => mx.fft.irfft(z, 5, 0, "forward"), [4, 2]),
+  wave("fftshift", (z) => mx.fft.ifftshift(mx.fft.fftshift(mx.fft.fft(z))), [5]),
 ];
 
 const mask = mx.array([[true, false, true, true], [true, true, false, true], [false, true, true, true]]);
@@ -131,19 +209,57 @@ export const layers: Case[] = [
   attention("", [null]), attention("causal", ["causal"]), attention("bool mask", [mask]),
   { ...attention("additive mask", []), f: (q, k, v, m) => mx.fast.scaledDotProductAttention(q as A, k as A, v as A, 0.4, m as A), shapes: [[2, 4, 3, 5], [2, 2, 4, 5], [2, 2, 4, 3], [4, 3, 4]], unbatched: [3] },
   { ...attention("sinks", []), f: (q, k, v, s) => mx.fast.scaledDotProductAttention(q as A, k as A, v as A, 0.4, null, s as A), shapes: [[2, 4, 3, 5], [2, 2, 4, 5], [2, 2, 4, 3], [4]], unbatched: [3] },
+  {
+    name: "the gradients of scaledDotProductAttention",
+    f: (q, k, v, g) => mx.vjp((a, b, c) => mx.fast.scaledDotProductAttention(a, b, c, 0.4, "causal"), [q as A, k as A, v as A], [g as A])[1],
+    shapes: [[1, 2, 2, 3], [1, 1, 3, 3], [1, 1, 3, 2], [1, 2, 2, 2]],
+    range: [-1, 1],
+    single: true,
+  },
   { name: "astype", f: (x) => mx.multiply((x as A).astype(mx.float32), 2).astype(mx.float32), shapes: [[2, 3]], single: true },
 ];
-export const allCases: readonly (readonly [string, readonly Case[]])[] = [["elementwise", elementwise], ["movement", movement], ["reductions", reductions], ["indexing", indexing], ["products", products], ["layers", layers]];
+const [codes, scales, biases] = mx.quantize(arrayFrom(numbers(3, 3 * 64), [3, 64], mx.float32), 32, 4);
+const several = (x: A): A => mx.stack([x, mx.roll(x, 1, 0)]);
+export const quantized: Case[] = [
+  { name: "dequantize", f: (s, b) => mx.dequantize(codes, s as A, b as A, 32, 4), shapes: [[3, 2], [3, 2]], single: true },
+  { name: "quantizedMatmul", f: (x, s, b) => mx.quantizedMatmul(x as A, codes, s as A, b as A, true, 32, 4), shapes: [[2, 64], [3, 2], [3, 2]], range: [-0.5, 0.5], single: true, noJvp: true },
+  { name: "quantizedMatmul, not transposed", f: (x, s, b) => mx.quantizedMatmul(x as A, codes, s as A, b as A, false, 32, 4), shapes: [[2, 3], [3, 2], [3, 2]], range: [-0.5, 0.5], single: true, noJvp: true },
+  { name: "quantizedMatmul by x", f: (x) => mx.quantizedMatmul(x as A, codes, scales, biases, true, 32, 4), shapes: [[2, 64]], single: true },
+  ...[true, false].map((transpose): Case => ({
+    name: `gatherQMM, a matrix used twice, transpose ${transpose}`,
+    f: (x, s, b) => mx.gatherQMM(x as A, several(codes), s as A, b as A, ints([0, 1, 0]), ints([1, 1, 0]), transpose, 32, 4),
+    shapes: [[2, 2, transpose ? 64 : 3], [2, 3, 2], [2, 3, 2]],
+    range: [-0.5, 0.5],
+    single: true,
+    noJvp: true,
+  })),
+  ...(["mxfp4", "mxfp8", "nvfp4"] as const).flatMap((mode): Case[] => {
+    const [c, s] = mx.quantize(arrayFrom(numbers(3, 32 * 64), [32, 64], mx.float32), null, null, mode);
+    return [
+      { name: `quantizedMatmul ${mode}`, f: (x) => mx.quantizedMatmul(x as A, c, s, null, true, null, null, mode), shapes: [[2, 64]], single: true },
+      { name: `quantizedMatmul ${mode}, not transposed`, f: (x) => mx.quantizedMatmul(x as A, c, s, null, false, null, null, mode), shapes: [[2, 32]], single: true },
+      { name: `gatherQMM ${mode}`, f: (x) => mx.gatherQMM(x as A, several(c), several(s), null, ints([0, 1, 0]), ints([1, 1, 0]), true, null, null, false, mode), shapes: [[2, 2, 64]], single: true },
+    ];
+  }),
+  { name: "gatherQMM by x", f: (x) => mx.gatherQMM(x as A, several(codes), several(scales), several(biases), ints([0, 1, 0]), ints([1, 1, 0]), true, 32, 4), shapes: [[2, 2, 64]], single: true },
+];
 
-/** Repeatable numbers in a range. */
-export function numbers(seed: number, n: number, [low, high]: readonly [number, number] = [-2, 2]): number[] {
-  let a = (seed * 2654435761) >>> 0;
-  return Array.from({ length: n }, () => {
-    a = (Math.imul(a, 1664525) + 1013904223) >>> 0;
-    return low + ((high - low) * a) / 4294967296;
-  });
-}
-export const arrayFrom = (values: readonly number[], shape: readonly number[], dtype: mx.Dtype): A => mx.reshape(mx.array([...values], dtype), shape);
+/** y = x^2 w with its own rules, which are right. */
+const ownRules = mx.customFunction((x: A, w: A) => mx.multiply(mx.square(x), w));
+ownRules.vjp(([x, w], [g]) => [mx.multiply(g, mx.multiply(mx.multiply(x, 2), w)), mx.multiply(g, mx.square(x))]);
+ownRules.jvp(([x, w], [t, u]) => mx.add(t ? mx.multiply(t, mx.multiply(mx.multiply(x, 2), w)) : 0, u ? mx.multiply(u, mx.square(x)) : 0));
+const silu = mx.fast.kernel({ name: "silu", inputs: ["x", "y"], outputs: ["z"], expr: ({ x, y }, m) => ({ z: m.multiply(m.multiply(x, m.sigmoid(x)), y) }) });
+export const functions: Case[] = [
+  { name: "customFunction with rules", f: (x, w) => ownRules(x, w), shapes: [[2, 3], [2, 3]] },
+  { name: "checkpoint", f: (x, w) => mx.checkpoint((a: A, b: A) => mx.multiply(mx.sin(a), b))(x as A, w as A), shapes: [[2, 3], [2, 3]] },
+  { name: "a gradient", f: (x) => mx.grad((a: A) => mx.sum(mx.multiply(mx.square(a), a)))(x), shapes: [[2, 3]] },
+  { name: "a compiled function", f: (x) => mx.compile((a: A) => mx.multiply(mx.sin(a), a))(x as A), shapes: [[2, 3]] },
+  { name: "depends", f: (x, y) => mx.depends(x as A, y as A), shapes: [[2], [3]] },
+  { name: "fast.kernel", f: (x, y) => silu(x as A, y as A), shapes: [[2, 3], [3]] },
+  { name: "arrayEqual, with NaN", f: (x) => mx.where(mx.arrayEqual(x as A, x as A, true), x as A, 0), shapes: [[3]] },
+];
+export const allCases: readonly (readonly [string, readonly Case[]])[] = [["elementwise", elementwise], ["movement", movement], ["reductions", reductions], ["indexing", indexing], ["products", products], ["complex", complexes], ["fft", transforms], ["layers", layers], ["quantized", quantized], ["functions", functions]];
+
 export const listOf = (x: A | readonly A[]): A[] => (Array.isArray(x) ? [...x] : [x as A]);
 /** Elements as float64 numbers. */
 export const flat = (a: A): number[] => mx.tidy(() => mx.reshape(a.astype(mx.float64), [-1]).tolist() as number[]);
