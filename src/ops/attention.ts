@@ -3,7 +3,7 @@ import { type Aval, MxArray, type View } from "../core/array.ts";
 import type { StreamOrDevice } from "../core/device.ts";
 import { bfloat16, bool, float16, float32, int32, promote } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
-import { type Arg, defineOp, f32, type InputLayout, input, type Kernel, type Launch, output, scratch, type Step, word } from "../core/op.ts";
+import { type Arg, defineOp, type InputLayout, type Kernel, type Launch, output, scratch, type Step } from "../core/op.ts";
 import { formatShape } from "../core/shape.ts";
 import type { Batching } from "../core/rules.ts";
 import { gpuAttention } from "./attention-gpu.ts";
@@ -20,15 +20,15 @@ import { where } from "./select.ts";
 import { softmax } from "./softmax.ts";
 import { isneginf } from "./unary.ts";
 import { type AttentionParams, type Sizes, sizesOf } from "./attention-sizes.ts";
+import { attentionGradients } from "./attention-vjp.ts";
+import { type Blocks, attentionWords, keyTile, rowBlocksOf, scratchValues, tileBlocks, up8 } from "./attention-words.ts";
 import { castTo, kernelDtype, kernelSuffix } from "./norm.ts";
+import { within } from "./scope.ts";
 
 const op = "scaledDotProductAttention";
 
-const up8 = (n: number): number => Math.ceil(n / 8) * 8;
-/** Scratch of one thread, in float32 values, less some room for the block's words. */
-const scratchValues = (4 << 20) / 4 - 256;
+/** Keys of a tile in assembly/lib/attention-rows.ts. */
 const rowTile = 128;
-const keyTile = 64;
 
 function checkShapes(inputs: readonly Aval[]): void {
   const [q, k, v] = inputs as [Aval, Aval, Aval];
@@ -78,46 +78,22 @@ function layout(_inputs: readonly View[], params: AttentionParams): InputLayout[
   return params.mask === "array" ? ["last", "last", "last", "any", "row"] : ["last", "last", "last", "row"];
 }
 
-/** How rows are put into blocks, and keys into ranges. */
-interface Blocks {
-  heads: number;
-  queries: number;
-  splits: number;
-}
-
 /** Argument block of all kernels of assembly/attention.ts. */
-function words(inputs: readonly View[], params: AttentionParams, blocks: Blocks): Arg[] {
-  const [q, k, v] = inputs as [View, View, View];
-  const { Hkv, G, Tq, Tk, D, Dv } = sizesOf(inputs);
-  const mask = params.mask === "array" ? inputs[3] : undefined;
-  const sinks = params.sinks ? inputs[inputs.length - 1] : undefined;
-  const pad = 4 - (mask?.shape.length ?? 0);
-  const maskStrides = [0, 1, 2, 3].map((i) => (!mask || i < pad || mask.shape[i - pad] === 1 ? 0 : (mask.strides[i - pad] as number)));
-  return [
-    input(0), input(1), input(2), output(0), mask ? input(3) : 0, sinks ? input(inputs.length - 1) : 0, params.length ? input(3) : word(Tk), blocks.splits > 1 ? scratch(0) : 0,
-    Hkv, G, Tq, D, Dv, ...q.strides.slice(0, 3), ...k.strides.slice(0, 3), ...v.strides.slice(0, 3), ...maskStrides,
-    { none: 0, causal: 1, array: 2 }[params.mask], mask?.dtype.code ?? 0, sinks?.dtype.code ?? -1, f32(params.scale), blocks.heads, blocks.queries, blocks.splits,
-  ];
-}
+const words = (inputs: readonly View[], params: AttentionParams, blocks: Blocks): Arg[] => attentionWords(inputs, params, blocks, { out: output(0), store: blocks.splits > 1 ? scratch(0) : 0, mask: 3 });
 
 /** Units that one thread should take at a time: about 20 us at 10 multiply-adds per ns. */
 function grainOf({ Tk, D, Dv }: Sizes, blocks: Blocks): number {
   return Math.max(1, Math.floor((200_000 * blocks.splits) / (blocks.heads * blocks.queries * (Tk + 1) * (D + Dv + 1))));
 }
-const unitsOf = ({ B, Hkv, G, Tq }: Sizes, blocks: Blocks): number => B * Hkv * Math.ceil(G / blocks.heads) * Math.ceil(Tq / blocks.queries) * blocks.splits;
+const unitsOf = (s: Sizes, blocks: Blocks): number => rowBlocksOf(s, blocks) * blocks.splits;
 
-/** All heads of a group (up to 8) and as many queries as make 32 rows. */
-function tileBlocks({ G, Tq }: Sizes): Blocks {
-  const heads = Math.max(1, Math.ceil(G / Math.ceil(G / 8)));
-  return { heads, queries: Math.max(1, Math.min(Tq, Math.floor(32 / heads))), splits: 1 };
-}
 const tiles: Kernel<AttentionParams> = {
   name: "wasm/attention/tiles",
   layout,
   gate: {
     refuse(inputs) {
       const s = sizesOf(inputs);
-      const { heads, queries } = tileBlocks(s);
+      const { heads, queries } = tileBlocks(s, 32);
       const rows = Math.ceil((heads * queries) / 4) * 4;
       if (rows * (up8(s.D) + up8(s.Dv) + keyTile + 3) + keyTile * (up8(s.D) + up8(s.Dv)) > scratchValues) return `cannot: a tile with head dimensions ${s.D} and ${s.Dv} does not fit in a thread's scratch`;
       if (s.Tq < 8) return `slower: ${s.Tq} queries leave a tile of keys mostly unused (needs 8)`;
@@ -126,7 +102,7 @@ const tiles: Kernel<AttentionParams> = {
   },
   launch(inputs, _outputs, params) {
     const s = sizesOf(inputs);
-    const blocks = tileBlocks(s);
+    const blocks = tileBlocks(s, 32);
     return { steps: [{ entry: `attention/tiles_${kernelSuffix((inputs[0] as View).dtype)}`, args: words(inputs, params, blocks), units: unitsOf(s, blocks), grain: grainOf(s, blocks) }] };
   },
 };
@@ -211,7 +187,7 @@ function maskedScores(scores: MxArray, inputs: readonly MxArray[], params: Atten
   const m = reshape(mask, [shape[0] as number, ...heads, shape[2] as number, shape[3] as number]);
   return mask.dtype === bool ? where(m, scores, hidden) : add(scores, m);
 }
-/** The definition in plain ops, in float32, with the matrix of scores: what gradients come from. */
+/** The definition in plain ops, in float32, with the matrix of scores: what forward derivatives come from. */
 function definition(inputs: readonly MxArray[], params: AttentionParams): MxArray[] {
   const sizes = sizesOf(inputs.map((x) => x.desc));
   const { B, H, Hkv, G, Tq, Tk, D, Dv } = sizes;
@@ -228,15 +204,23 @@ function definition(inputs: readonly MxArray[], params: AttentionParams): MxArra
   const weights = params.sinks ? sliceAxis(all, 4, 0, Tk) : all;
   return [castTo(reshape(matmul(weights, expandDims(v, 2)), [B, H, Tq, Dv]), (inputs[0] as MxArray).dtype)];
 }
-/** The batch joins dimension B, as long as no mask or sink differs within it. */
-function batch({ inputs, batched, size, spread, params, apply: again }: Batching<AttentionParams>): MxArray[] {
-  const mask = params.mask === "array" ? (inputs[3] as MxArray) : undefined;
-  if (batched.slice(3).some(Boolean) || (mask && mask.ndim === 4 && mask.shape[0] !== 1)) throw opError(op, "mask, length and sinks can not differ within a batch, got some that do");
+/** The batch joins dimension B. Lengths and sinks that differ within it take the definition. */
+function batch({ inputs, batched, size, spread, params, apply: again }: Batching<AttentionParams>): MxArray[] | undefined {
+  const masked = params.mask === "array";
+  if (batched.slice(masked ? 4 : 3).some(Boolean)) return undefined;
   const merged = [0, 1, 2].map((i) => {
     const x = spread(i);
     return reshape(x, [size * (x.shape[1] as number), ...x.shape.slice(2)]);
   });
-  const out = again([...merged, ...inputs.slice(3)], params)[0] as MxArray;
+  const others = inputs.slice(3);
+  const mask = others[0];
+  if (masked && mask && (batched[3] || (mask.ndim === 4 && mask.shape[0] !== 1))) {
+    const B = (merged[0] as MxArray).desc.shape[0] as number;
+    const { shape } = spread(3).desc;
+    const own = [...new Array<number>(5 - shape.length).fill(1), ...shape.slice(1)];
+    others[0] = reshape(broadcastTo(reshape(spread(3), [size, ...own]), [size, B / size, ...own.slice(1)]), [B, ...own.slice(1)]);
+  }
+  const out = again([...merged, ...others], params)[0] as MxArray;
   return [reshape(out, [size, (out.shape[0] as number) / size, ...out.shape.slice(1)])];
 }
 
@@ -245,7 +229,7 @@ const apply = defineOp<AttentionParams>({
   infer,
   reference,
   composite: definition,
-  vjp: "composite",
+  vjp: ({ inputs, outputs, cotangents, params, needs }) => attentionGradients(inputs, outputs[0] as MxArray, cotangents[0] as MxArray, params, needs),
   jvp: "composite",
   vmap: batch,
   kernels: [tiles, rows],
@@ -254,7 +238,9 @@ const apply = defineOp<AttentionParams>({
 
 /**
  * softmax(queries keys^T * scale + mask) values, for every head, without a matrix of all scores (online softmax, Milakov and Gimelshein 2018; tiles as in FlashAttention,
- * Dao et al. 2022). Sums are float32 (float64 input is computed in float32 too) and the result is rounded once. Slices of a cache and transposed heads are read in place.
+ * Dao et al. 2022). Sums are float32 (float64 input is computed in float32 too) and the result is rounded once. A GPU's
+ * matrix units (bfloat16 or float16, more than 16 queries per key head) multiply probabilities that are rounded to the type of the values first, with respect to the greatest one so far;
+ * MLX_DISABLE=vulkan/attention/matrix closes that kernel. Slices of a cache and transposed heads are read in place.
  *
  * @param q queries [B, H, Tq, D]
  * @param k keys [B, Hkv, Tk, D]; H is a multiple of Hkv, consecutive query heads share a key head
@@ -270,27 +256,29 @@ const apply = defineOp<AttentionParams>({
 export function scaledDotProductAttention(
   q: ArrayLike, k: ArrayLike, v: ArrayLike, scale: number, mask?: ArrayLike | KeyLength | "causal" | StreamOrDevice | null, sinks?: ArrayLike | StreamOrDevice | null, forceFused?: boolean | StreamOrDevice | null, s?: StreamOrDevice | null,
 ): MxArray {
-  const { args, stream } = streamArg<unknown[]>([mask, sinks, forceFused, s]);
-  const qkv = [toArray(q), toArray(k), toArray(v)];
-  const out = qkv.map((x) => x.desc.dtype).reduce(promote);
-  if (!out.isFloat) throw opError(op, `queries, keys and values must be floating point arrays, got ${qkv.map((x) => x.desc.dtype).join(", ")}`);
-  if (typeof scale !== "number") throw opError(op, `scale must be a number, got ${typeof scale}`);
-  const type = kernelDtype(out);
-  const inputs = qkv.map((x) => castTo(x, type, stream));
-  const [m, sink] = args as [ArrayLike | string | null | undefined, ArrayLike | null | undefined];
-  if (typeof m === "string" && m !== "causal") throw opError(op, `mask must be an array, "causal" or null, got ${JSON.stringify(m)}`);
-  const array = (name: string, x: ArrayLike): MxArray => {
-    const a = toArray(x);
-    const d = a.desc.dtype;
-    if (promote(d, out) !== out) throw opError(op, `the type of ${name} must promote to ${out}, got ${d}`);
-    return (name === "mask" && d === bool) || d === float32 || d === bfloat16 || d === float16 ? a : castTo(a, type, stream);
-  };
-  const length = isKeyLength(m) ? m.length : undefined;
-  if (length) inputs.push(length);
-  const hasMask = m !== null && m !== undefined && m !== "causal" && !length;
-  if (hasMask) inputs.push(array("mask", m as ArrayLike));
-  const hasSinks = sink !== null && sink !== undefined;
-  if (hasSinks) inputs.push(array("sinks", sink));
-  const params: AttentionParams = { scale, mask: hasMask ? "array" : m === "causal" ? "causal" : "none", length: length !== undefined, sinks: hasSinks };
-  return castTo(apply(inputs, params, stream)[0] as MxArray, out, stream);
+  return within(() => {
+    const { args, stream } = streamArg<unknown[]>([mask, sinks, forceFused, s]);
+    const qkv = [toArray(q), toArray(k), toArray(v)];
+    const out = qkv.map((x) => x.desc.dtype).reduce(promote);
+    if (!out.isFloat) throw opError(op, `queries, keys and values must be floating point arrays, got ${qkv.map((x) => x.desc.dtype).join(", ")}`);
+    if (typeof scale !== "number") throw opError(op, `scale must be a number, got ${typeof scale}`);
+    const type = kernelDtype(out);
+    const inputs = qkv.map((x) => castTo(x, type, stream));
+    const [m, sink] = args as [ArrayLike | string | null | undefined, ArrayLike | null | undefined];
+    if (typeof m === "string" && m !== "causal") throw opError(op, `mask must be an array, "causal" or null, got ${JSON.stringify(m)}`);
+    const array = (name: string, x: ArrayLike): MxArray => {
+      const a = toArray(x);
+      const d = a.desc.dtype;
+      if (promote(d, out) !== out) throw opError(op, `the type of ${name} must promote to ${out}, got ${d}`);
+      return (name === "mask" && d === bool) || d === float32 || d === bfloat16 || d === float16 ? a : castTo(a, type, stream);
+    };
+    const length = isKeyLength(m) ? m.length : undefined;
+    if (length) inputs.push(length);
+    const hasMask = m !== null && m !== undefined && m !== "causal" && !length;
+    if (hasMask) inputs.push(array("mask", m as ArrayLike));
+    const hasSinks = sink !== null && sink !== undefined;
+    if (hasSinks) inputs.push(array("sinks", sink));
+    const params: AttentionParams = { scale, mask: hasMask ? "array" : m === "causal" ? "causal" : "none", length: length !== undefined, sinks: hasSinks };
+    return castTo(apply(inputs, params, stream)[0] as MxArray, out, stream);
+  });
 }
