@@ -103,6 +103,12 @@ describe("updates", () => {
     expect(() => new opt.SGD(0.1, 0, 0, 0, true)).toThrow("[SGD] nesterov");
     expect(() => new opt.RMSprop(0.1, -1)).toThrow("[RMSprop] alpha");
     expect(() => new opt.Adamax(0.1, [0.9, 0.9], -1)).toThrow("[Adamax] eps");
+    for (const [name, make] of [["RMSprop", (eps: number) => new opt.RMSprop(0.1, 0.9, eps)], ["Adagrad", (eps: number) => new opt.Adagrad(0.1, eps)], ["AdaDelta", (eps: number) => new opt.AdaDelta(0.1, 0.9, eps)]] as const) {
+      for (const eps of [0, -1]) expect(() => make(eps)).toThrow(`[${name}] eps must be positive, got ${eps}`);
+    }
+    expect(() => new opt.Adam(0.1, [0.9, 1])).toThrow("[Adam] betas must be in [0, 1), got 0.9,1");
+    expect(() => new opt.AdamW(0.1, [-0.1, 0.9])).toThrow("[AdamW] betas");
+    expect(() => new opt.Lion(0.1, [1, 0.9])).toThrow("[Lion] betas");
   });
   test("float16 stays float16", () => {
     const make = [new opt.SGD(0.1, 0.9), new opt.RMSprop(0.1), new opt.Adagrad(0.1), new opt.AdaDelta(0.1), new opt.Adam(0.1, [0.9, 0.9], 1e-4, true), new opt.AdamW(0.1), new opt.Adamax(0.1), new opt.Lion(0.1), new opt.Adafactor(), new opt.Muon(0.1)];
@@ -149,7 +155,20 @@ describe("state", () => {
     const [clipped, norm] = opt.clipGradNorm(grads, 1);
     expect([norm.item(), flat(clipped.a), flat(clipped.b[0])]).toEqual([5, near([0.6]), near([0, 0.8])]);
     expect(flat(opt.clipGradNorm(grads, 10)[0].a)).toEqual([3]);
+    const half = opt.clipGradNorm({ a: mx.array([3]).astype(mx.bfloat16) }, 1);
+    expect([half[0].a.dtype, half[1].dtype]).toEqual([mx.bfloat16, mx.bfloat16]);
+    expect(opt.clipGradNorm({}, 1)[1].item()).toBe(0);
+    expect(() => opt.clipGradNorm(grads, -1)).toThrow("[clipGradNorm] maxNorm must not be negative, got -1");
   });
+});
+
+test("a plain object as the model", () => {
+  const model = { w: mx.array([1, 2]), rest: [mx.array([5])] };
+  const optimizer = new opt.SGD(0.5);
+  optimizer.update(model, { w: mx.array([2, 4]) });
+  expect([flat(model.w), flat(model.rest[0] as A)]).toEqual([[0, 0], [5]]);
+  optimizer.update({}, {});
+  expect(optimizer.step.item()).toBe(2);
 });
 
 describe("schedules", () => {
@@ -163,6 +182,8 @@ describe("schedules", () => {
     expect(() => opt.joinSchedules([], [])).toThrow("[joinSchedules]");
     expect(() => opt.joinSchedules([opt.stepDecay(1, 1, 1)], [3])).toThrow("[joinSchedules]");
     expect(() => opt.linearSchedule(0, 1, 0)).toThrow("[linearSchedule]");
+    expect(() => opt.stepDecay(1, 0.5, 0)).toThrow("[stepDecay] stepSize must be at least 1, got 0");
+    expect(() => opt.cosineDecay(1, 0)).toThrow("[cosineDecay] decaySteps must be at least 1, got 0");
   });
   test("an optimizer asks its schedule before each update", () => {
     const o = new opt.SGD((step) => mx.multiply(mx.add(step, 1), 0.5));

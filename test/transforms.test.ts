@@ -180,7 +180,25 @@ describe("checkpoint and customFunction", () => {
     f.vmap(([a], axes) => [mx.multiply(a as A, axes[1] === null ? -1 : 0), axes[0] as number]);
     expect(mx.vmap((a: A) => f(a, x) as A)(rows).tolist()).toEqual(mx.negative(rows).tolist());
     f.vjp(() => [x]);
-    expect(() => mx.grad(g)(x)).toThrow("one cotangent for each of 2 inputs, got 1");
+    expect(() => mx.grad(g)(x)).toThrow("the vjp must give one entry for each of 2, got 1");
+  });
+  test("own rules of functions of trees; without rules captured arrays count", () => {
+    const f = mx.customFunction((t: { x: A; y: A }) => ({ out: mx.multiply(t.x, t.y) }));
+    const w = mx.array(3);
+    const loss = (a: A): A => mx.sum(f({ x: a, y: mx.multiply(a, w) }).out);
+    expect(mx.grad(loss)(x).tolist()).toEqual([3, 9]);
+    expect(mx.grad((v: A) => mx.sum(mx.customFunction((a: A) => mx.multiply(a, v))(x)))(w).item()).toBe(2);
+    f.vjp(([t], [c], [o]) => ({ x: mx.multiply(c.out, 10), y: mx.multiply(o.out, t.y) }));
+    // By x: 10; by y: (x y) y times 3.
+    expect(flat(mx.grad(loss)(x))).toEqual(near([0.5, 1.5].map((v) => 10 + 3 * (v * 3 * v) * (3 * v))));
+    f.vjp(() => [null]);
+    expect(mx.grad(loss)(x).tolist()).toEqual([0, 0]);
+    f.jvp(([t], [d]) => ({ out: mx.multiply(d.x, t.y) }));
+    expect((mx.jvp((a) => f({ x: a, y: w }).out, [x], [x])[1][0] as A).tolist()).toEqual([1.5, 4.5]);
+    f.vmap(([t], [axes]) => [{ out: mx.add(t.x, axes.y === null ? 1 : 0) }, { out: axes.x }]);
+    expect(mx.vmap((a: A) => f({ x: a, y: w }).out)(x).tolist()).toEqual([1.5, 2.5]);
+    f.vjp(() => ({ x }));
+    expect(() => mx.grad(loss)(x)).toThrow("the vjp must give entry 0 in the form of what it belongs to, with 2 arrays, got 1");
   });
   test("nn.valueAndGrad and nn.checkpoint", () => {
     const model = new nn.Sequential(new nn.Linear(3, 4), nn.relu, new nn.Linear(4, 1));

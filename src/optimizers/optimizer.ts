@@ -1,5 +1,5 @@
 /** Base class of optimizers. Follows mlx.optimizers.Optimizer. */
-import { core as mx, type MxArray, type nn } from "../index.ts";
+import { core as mx, type MxArray, nn } from "../index.ts";
 import { isDict, treeMap } from "../trees.ts";
 
 /** Value of a hyperparameter at a step (a 0-d uint64 array). */
@@ -27,19 +27,38 @@ function extend(parameters: ArrayTree, state: ArrayTree): ArrayTree {
   return state;
 }
 
-/** Computes new parameters from gradients. Subclasses say what is kept for a parameter and how it is updated. */
+const isPlain = (x: unknown): boolean => typeof x === "number" || typeof x === "boolean" || typeof x === "string" || (Array.isArray(x) && x.every(isPlain));
+/** Hyperparameters that are no arrays: when one changes, updates are traced again. */
+const membersOf = (optimizer: object): string => JSON.stringify(Object.entries(optimizer).filter(([, x]) => isPlain(x)));
+/** The parameters that there are gradients for. */
+const parametersOf = (gradients: ArrayTree, parameters: ArrayTree): ArrayTree => treeMap((_g: MxArray, p: MxArray) => p, gradients, [parameters]);
+
+/**
+ * Computes new parameters from gradients. Subclasses say what is kept for a parameter and how it is updated. The update of all parameters is one compiled graph: `applySingle`
+ * runs once for each kind of parameters, and again when a member of the optimizer changes. In it arrays have no values.
+ */
 export abstract class Optimizer {
   #initialized = false;
-  #state: ArrayTree = { step: mx.array(0, mx.uint64) };
+  readonly #kept: { state: ArrayTree } = { state: { step: mx.array(0, mx.uint64) } };
   readonly #schedulers: Record<string, Schedule>;
+  readonly #applyAll: (gradients: ArrayTree, parameters: ArrayTree, members: string) => ArrayTree = mx.compile(
+    (gradients: ArrayTree, parameters: ArrayTree, _members: string): ArrayTree => {
+      this.state.step = mx.add(this.step, one());
+      return treeMap((g: MxArray, p: MxArray, s: ParameterState) => this.applySingle(g, p, s), gradients, [parameters, this.state]);
+    },
+    false,
+    [this.#kept, this],
+    this.#kept,
+  );
 
   constructor(schedulers: Record<string, Schedule> = {}) {
     this.#schedulers = { ...schedulers };
   }
 
-  /** Replaces the model's parameters by updated ones. `gradients` may lack some. */
-  update(model: nn.Module, gradients: ArrayTree): void {
-    model.update(this.applyGradients(gradients, model.parameters()));
+  /** Replaces the model's parameters by updated ones. `gradients` may lack some. The members of a plain object are replaced by those of the updated tree. */
+  update(model: nn.Module | Record<string, ArrayTree>, gradients: ArrayTree): void {
+    if (model instanceof nn.Module) model.update(this.applyGradients(gradients, model.parameters()));
+    else Object.assign(model, this.applyGradients(gradients, model));
   }
   /** Makes the state of all parameters, which the first update would do. */
   init(parameters: ArrayTree): void {
@@ -58,17 +77,16 @@ export abstract class Optimizer {
   applyGradients(gradients: ArrayTree, parameters: ArrayTree): ArrayTree {
     if (!this.#initialized) this.init(gradients);
     for (const [name, schedule] of Object.entries(this.#schedulers)) this.state[name] = schedule(this.step);
-    this.state.step = mx.add(this.step, one());
-    return treeMap((g: MxArray, p: MxArray, s: ParameterState) => this.applySingle(g, p, s), gradients, [parameters, this.state]);
+    return this.#applyAll(gradients, parametersOf(gradients, parameters), membersOf(this));
   }
 
   /** `step`, the hyperparameters on a schedule, and what is kept for each parameter, in the form of the parameters. */
   get state(): ArrayTree {
-    return this.#state;
+    return this.#kept.state;
   }
   set state(state: ArrayTree) {
     this.#initialized = false;
-    this.#state = state;
+    this.#kept.state = state;
   }
   /** Number of updates, 0-d uint64. */
   get step(): MxArray {

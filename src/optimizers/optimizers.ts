@@ -9,6 +9,13 @@ function nonNegative(optimizer: string, name: string, value: number): number {
   if (!(value >= 0)) throw new Error(`[${optimizer}] ${name} must not be negative, got ${value}`);
   return value;
 }
+function positive(optimizer: string, name: string, value: number): number {
+  if (!(value > 0)) throw new Error(`[${optimizer}] ${name} must be positive, got ${value}`);
+  return value;
+}
+function requireBetas(optimizer: string, betas: readonly number[]): void {
+  if (!betas.every((b) => b >= 0 && b < 1)) throw new Error(`[${optimizer}] betas must be in [0, 1), got ${betas}`);
+}
 /** rate * old + (1 - rate) * value. */
 const average = (old: MxArray, value: MxArray, rate: number): MxArray => add(multiply(old, rate), multiply(value, 1 - rate));
 const slot = (state: ParameterState, name: string): MxArray => state[name] as MxArray;
@@ -48,7 +55,7 @@ export class RMSprop extends Optimizer {
     super();
     this.maybeSchedule("learningRate", learningRate);
     this.alpha = nonNegative("RMSprop", "alpha", alpha);
-    this.eps = nonNegative("RMSprop", "eps", eps);
+    this.eps = positive("RMSprop", "eps", eps);
   }
   override initSingle(parameter: MxArray, state: ParameterState): void {
     state.v = mx.zerosLike(parameter);
@@ -66,7 +73,7 @@ export class Adagrad extends Optimizer {
   constructor(learningRate: LearningRate, eps = 1e-8) {
     super();
     this.maybeSchedule("learningRate", learningRate);
-    this.eps = nonNegative("Adagrad", "eps", eps);
+    this.eps = positive("Adagrad", "eps", eps);
   }
   override initSingle(parameter: MxArray, state: ParameterState): void {
     state.v = mx.zerosLike(parameter);
@@ -86,7 +93,7 @@ export class AdaDelta extends Optimizer {
     super();
     this.maybeSchedule("learningRate", learningRate);
     this.rho = nonNegative("AdaDelta", "rho", rho);
-    this.eps = nonNegative("AdaDelta", "eps", eps);
+    this.eps = positive("AdaDelta", "eps", eps);
   }
   override initSingle(parameter: MxArray, state: ParameterState): void {
     state.v = mx.zerosLike(parameter);
@@ -112,9 +119,10 @@ export class Adam extends Optimizer {
   biasCorrection: boolean;
   constructor(learningRate: LearningRate, betas: [number, number] = [0.9, 0.999], eps = 1e-8, biasCorrection = false) {
     super();
+    requireBetas(new.target.name, betas);
     this.maybeSchedule("learningRate", learningRate);
     this.betas = betas;
-    this.eps = eps;
+    this.eps = nonNegative(new.target.name, "eps", eps);
     this.biasCorrection = biasCorrection;
   }
   override initSingle(parameter: MxArray, state: ParameterState): void {
@@ -150,7 +158,7 @@ export class AdamW extends Adam {
 /** m = b1 m + (1 - b1) g; v = max(b2 v, |g|); w = w - lr m / (v + eps) (Kingma and Ba 2015). */
 export class Adamax extends Adam {
   constructor(learningRate: LearningRate, betas: [number, number] = [0.9, 0.999], eps = 1e-8) {
-    super(learningRate, betas, nonNegative("Adamax", "eps", eps));
+    super(learningRate, betas, eps);
   }
   override applySingle(g: MxArray, parameter: MxArray, state: ParameterState): MxArray {
     const [b1, b2] = this.betas;
@@ -168,6 +176,7 @@ export class Lion extends Optimizer {
   weightDecay: number;
   constructor(learningRate: LearningRate, betas: [number, number] = [0.9, 0.99], weightDecay = 0) {
     super();
+    requireBetas("Lion", betas);
     this.maybeSchedule("learningRate", learningRate);
     this.betas = betas;
     this.weightDecay = weightDecay;

@@ -5,11 +5,19 @@ import type { Schedule } from "./optimizer.ts";
 /** init * decayRate^step. */
 export const exponentialDecay = (init: number, decayRate: number): Schedule => (step) => mx.multiply(mx.power(decayRate, step), init);
 
+function requireSteps(schedule: string, name: string, steps: number): void {
+  if (!(steps >= 1)) throw new Error(`[${schedule}] ${name} must be at least 1, got ${steps}`);
+}
+
 /** init * decayRate^floor(step / stepSize). */
-export const stepDecay = (init: number, decayRate: number, stepSize: number): Schedule => (step) => mx.multiply(mx.power(decayRate, mx.floorDivide(step, stepSize)), init);
+export function stepDecay(init: number, decayRate: number, stepSize: number): Schedule {
+  requireSteps("stepDecay", "stepSize", stepSize);
+  return (step) => mx.multiply(mx.power(decayRate, mx.floorDivide(step, stepSize)), init);
+}
 
 /** From init to end along half a cosine, in `decaySteps` steps. */
 export function cosineDecay(init: number, decaySteps: number, end = 0): Schedule {
+  requireSteps("cosineDecay", "decaySteps", decaySteps);
   return (step) => {
     const at = mx.minimum(step, decaySteps);
     const decay = mx.multiply(mx.add(mx.cos(mx.multiply(at, Math.PI / decaySteps)), 1), 0.5);
@@ -32,6 +40,6 @@ export function joinSchedules(schedules: readonly ((step: MxArray) => MxArray | 
 
 /** From init to end along a line, in `steps` steps. */
 export function linearSchedule(init: number, end: number, steps: number): Schedule {
-  if (steps < 1) throw new Error(`[linearSchedule] steps must be at least 1, got ${steps}`);
+  requireSteps("linearSchedule", "steps", steps);
   return (step) => mx.add(mx.multiply(mx.minimum(step, steps), (end - init) / steps), init);
 }

@@ -1,11 +1,12 @@
 /** Automatic differentiation: vjp, jvp, grad, valueAndGrad. Names and behaviour are MLX's. */
 import { MxArray } from "../core/array.ts";
+import { type Dtype, bool, float32 } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
 import { formatShape, sameShape } from "../core/shape.ts";
 import { ones, zeros } from "../ops/creation.ts";
 import { pushforward } from "./forward.ts";
 import { filled, pullback } from "./reverse.ts";
-import { type Tree, arraysOf, withArrays } from "./tree.ts";
+import { type Tree, arraysOf, isPlain, withArrays } from "./tree.ts";
 
 export type ArrayFunction = (...inputs: MxArray[]) => MxArray | readonly MxArray[];
 
@@ -49,14 +50,16 @@ export function vjp(f: ArrayFunction, primals: readonly MxArray[], cotangents: r
  *
  * @param f takes the primals, returns an array or an Array of arrays
  * @param tangents one per primal, of its shape
- * @returns [outputs, one product per output, of its shape and dtype]
+ * @returns [outputs, one product per output, of its shape and dtype (for truth values the first tangent's dtype)]
  */
 export function jvp(f: ArrayFunction, primals: readonly MxArray[], tangents: readonly MxArray[]): [MxArray[], MxArray[]] {
   requireArrays("jvp", "primals", primals);
   requireArrays("jvp", "tangents", tangents);
   requireShapes("jvp", "tangents", tangents, primals);
   const { outputs, tangents: results } = pushforward((xs) => listOf("jvp", f(...xs)), primals, tangents);
-  return [outputs, outputs.map((o, i) => results[i] ?? zeros(o.desc.shape, o.desc.dtype))];
+  // Truth values have no tangents of their own type.
+  const dtypeOf = (o: MxArray): Dtype => (o.dtype === bool ? (tangents[0]?.dtype ?? float32) : o.dtype);
+  return [outputs, outputs.map((o, i) => results[i] ?? zeros(o.desc.shape, dtypeOf(o)))];
 }
 
 function argumentNumbers(op: string, argnums: number | readonly number[]): number[] {
@@ -77,24 +80,43 @@ function lossOf(op: string, result: unknown, aux: boolean): MxArray {
   return loss;
 }
 
+/** What holds parameters and lets them be replaced: a module. It is differentiated by all of them; while the function runs it holds their tracers. */
+interface Holder {
+  parameters(): Tree;
+  update(parameters: Tree, strict: boolean): unknown;
+}
+const isHolder = (x: unknown): x is Holder => typeof x === "object" && x !== null && "parameters" in x && typeof x.parameters === "function" && "update" in x && typeof x.update === "function";
+
+/** The tree of arrays that an argument is, or holds. */
+function treeOf(op: string, i: number, args: readonly Tree[]): Tree {
+  if (i >= args.length) throw opError(op, `can not differentiate by argument ${i}, got ${args.length} arguments`);
+  const x = args[i];
+  if (isHolder(x)) return x.parameters();
+  if (arraysOf(x).length > 0 || Array.isArray(x) || (typeof x === "object" && x !== null && isPlain(x))) return x;
+  throw opError(op, `argument ${i} must be an array or a tree of arrays, got ${typeof x === "object" && x !== null ? x.constructor.name : typeof x}`);
+}
+
 function differentiate(op: string, f: AnyFunction, argnums: number | readonly number[], aux: boolean): (...args: Tree[]) => [Tree, Tree] {
   if (typeof f !== "function") throw new TypeError(`[${op}] expected a function, got ${typeof f}`);
   const numbers = argumentNumbers(op, argnums);
   return (...args) => {
-    const trees = numbers.map((i) => {
-      if (i >= args.length) throw opError(op, `can not differentiate by argument ${i}, got ${args.length} arguments`);
-      if (arraysOf(args[i]).length === 0 && (typeof args[i] !== "object" || args[i] === null)) throw opError(op, `argument ${i} must be an array or a tree of arrays, got ${typeof args[i]}`);
-      return args[i];
-    });
+    const trees = numbers.map((i) => treeOf(op, i, args));
     const primals = arraysOf(trees);
     let value: Tree;
     const run = (tracers: MxArray[]): MxArray[] => {
       const replaced = withArrays(trees, tracers) as Tree[];
       const all = [...args];
-      numbers.forEach((i, k) => {
-        all[i] = replaced[k];
-      });
-      value = f(...all);
+      const put = (values: readonly Tree[]): void =>
+        numbers.forEach((i, k) => {
+          if (isHolder(args[i])) args[i].update(values[k], false);
+          else all[i] = values[k];
+        });
+      put(replaced);
+      try {
+        value = f(...all);
+      } finally {
+        put(trees);
+      }
       return [lossOf(op, value, aux)];
     };
     const { gradients } = pullback(run, primals, ([loss]) => [ones([], (loss as MxArray).dtype)]);
@@ -107,7 +129,8 @@ function differentiate(op: string, f: AnyFunction, argnums: number | readonly nu
  * Function that gives the value of `f` and its gradient with respect to the arguments `argnums`.
  *
  * @param f returns a scalar array, or an Array that starts with one (the rest is passed on)
- * @param argnums argument, or list of arguments, to differentiate by: arrays, or Arrays and plain objects that hold arrays
+ * @param argnums argument, or list of arguments, to differentiate by: arrays, Arrays and plain objects that hold arrays, or modules, whose gradient has the form of
+ *   their parameters
  * @returns [value, gradient in the form of the argument; a list of them for several argnums]
  */
 export const valueAndGrad = (f: AnyFunction, argnums: number | readonly number[] = 0): ((...args: Tree[]) => [Tree, Tree]) => differentiate("valueAndGrad", f, argnums, true);

@@ -1,13 +1,11 @@
 /**
  * compile: a function is run once for each kind of arguments; what it recorded is done again for later calls. The scheduler compiles the elementwise parts
- * of any graph, so nothing else is to be gained here but the time of the function itself.
+ * of any graph, so that what is to be gained here is the time of the function itself, and of computing equal things twice.
  */
-import { type ArrayDesc, MxArray } from "../core/array.ts";
+import { MxArray } from "../core/array.ts";
 import { opError } from "../core/error.ts";
-import { tidy } from "../core/memory.ts";
-import type { Node } from "../core/op.ts";
-import { withTape } from "../core/trace.ts";
-import { applier, handle, placeholder } from "./tracer.ts";
+import { type Program, runProgram, runsOnOtherShapes, traceProgram } from "./program.ts";
+import { placesIn, putAt, requireContainer, withPlaced } from "./state.ts";
 import { type Tree, arraysOf, withArrays } from "./tree.ts";
 
 let enabled = true;
@@ -21,24 +19,22 @@ export const enableCompile = (): void => {
 };
 
 /** What one kind of arguments gave. */
-interface Program {
-  readonly inputs: readonly ArrayDesc[];
-  readonly nodes: readonly Node[];
-  /** Arrays that the function captured or made of nothing; held so that they stay. */
-  readonly constants: ReadonlyMap<ArrayDesc, MxArray>;
-  readonly outputs: readonly ArrayDesc[];
+interface Compiled {
+  /** Its results are the arrays of `form`, then those of captured outputs. */
+  readonly program: Program;
   /** The result, whose arrays stand for the outputs. */
   readonly form: Tree;
-  /** True when the nodes hold no shapes, so that the program is right for other shapes of the same rank. */
-  readonly anyShape: boolean;
+  /** Places of the captured outputs. */
+  readonly paths: readonly (readonly string[])[];
 }
 
-/** Ops beside the elementwise ones whose parameters hold no shape. */
-const shapeless = new Set(["sum", "prod", "max", "min", "all", "any", "mean", "matmul", "softmax", "logsumexp", "transpose", "expandDims", "squeeze", "stopGradient", "tracer", "rmsNorm", "layerNorm", "sort", "argsort", "cumsum", "cumprod", "cummax", "cummin"]);
+/** A dimension in the key of a shapeless function: its size counts where it means something else than a number of elements. */
+const sizeKey = (n: number): string => (n <= 1 ? String(n) : "n");
+const arrayKey = (a: MxArray, ranks: boolean): string => `<${a.dtype}[${(ranks ? a.desc.shape.map(sizeKey) : a.desc.shape).join(",")}]>`;
 
 /** Key of the arguments: forms, dtypes and shapes (or ranks) of arrays, and the values of everything else. */
 function keyOf(tree: Tree, ranks: boolean): string {
-  if (tree instanceof MxArray) return `<${tree.dtype}[${ranks ? tree.ndim : tree.desc.shape.join(",")}]>`;
+  if (tree instanceof MxArray) return arrayKey(tree, ranks);
   if (Array.isArray(tree)) return `[${tree.map((child) => keyOf(child, ranks)).join(",")}]`;
   switch (typeof tree) {
     case "number": return Object.is(tree, -0) ? "-0" : String(tree);
@@ -54,78 +50,90 @@ function keyOf(tree: Tree, ranks: boolean): string {
   throw opError("compile", `arguments must be arrays, numbers, booleans, strings, or Arrays and plain objects of them, got ${typeof tree === "object" ? tree.constructor.name : typeof tree}`);
 }
 
-/** Nodes that the outputs need, in order. */
-function needed(nodes: readonly Node[], outputs: readonly ArrayDesc[]): Node[] {
-  const wanted = new Set(outputs);
-  const kept: Node[] = [];
-  for (let i = nodes.length - 1; i >= 0; i--) {
-    const node = nodes[i] as Node;
-    if (!node.outputs.some((o) => wanted.has(o))) continue;
-    for (const d of node.inputs) wanted.add(d);
-    kept.push(node);
-  }
-  return kept.reverse();
-}
-
 // biome-ignore lint/suspicious/noExplicitAny: the user's function has any arguments and results
 type AnyFunction = (...args: any[]) => any;
+type Container = Record<string, unknown> | undefined;
 
-function traceProgram(f: AnyFunction, args: readonly Tree[]): Program {
-  const inputs = arraysOf(args).map((a) => placeholder(a.desc, "a compiled function"));
-  const starts = inputs.map((i) => i.desc);
-  return withTape(
-    () => f(...(withArrays(args, inputs) as Tree[])),
-    (form: Tree, nodes) => {
-      const outputs = arraysOf(form).map((o) => o.desc);
-      const kept = needed(nodes, outputs);
-      const made = new Set<ArrayDesc>(starts);
-      for (const node of kept) for (const o of node.outputs) made.add(o);
-      const constants = new Map<ArrayDesc, MxArray>();
-      for (const d of [...kept.flatMap((n) => n.inputs), ...outputs]) if (!made.has(d) && !constants.has(d)) constants.set(d, handle(d));
-      const anyShape = kept.every((n) => n.op.expr || shapeless.has(n.op.name)) && [...constants.keys()].every((d) => d.shape.length === 0);
-      // A copy: what the function returned may be an object that it changes in the next call.
-      return { inputs: starts, nodes: kept, constants, outputs, form: withArrays(form, arraysOf(form)), anyShape };
-    },
-  );
-}
+class CompiledFunction {
+  private readonly programs = new Map<string, Compiled>();
+  private readonly f: AnyFunction;
+  private readonly shapeless: boolean;
+  private readonly inputs: Container;
+  private readonly outputs: Container;
+  constructor(f: AnyFunction, shapeless: boolean, inputs: Container, outputs: Container) {
+    this.f = f;
+    this.shapeless = shapeless;
+    this.inputs = inputs;
+    this.outputs = outputs;
+  }
 
-function run(program: Program, args: readonly Tree[]): Tree {
-  const outputs = tidy(() => {
-    const done = new Map<ArrayDesc, MxArray>(program.constants);
-    arraysOf(args).forEach((a, i) => {
-      done.set(program.inputs[i] as ArrayDesc, a);
-    });
-    for (const node of program.nodes) {
-      const results = applier(node)(node.inputs.map((d) => done.get(d) as MxArray), node.params);
-      node.outputs.forEach((o, i) => {
-        done.set(o, results[i] as MxArray);
-      });
+  call(args: readonly Tree[]): Tree {
+    const given = arraysOf(args);
+    const places = placesIn(this.inputs);
+    const state = places.map((p) => p.array);
+    // Inside another transform the ops themselves are recorded.
+    if (!enabled || [...given, ...state].some((a) => a.desc.traced)) return this.f(...args);
+    const key = (ranks: boolean): string => `${keyOf(args, ranks)} ${places.map((p) => `${JSON.stringify(p.path)}${arrayKey(p.array, ranks)}`).join()}`;
+    const rankKey = this.shapeless ? key(true) : undefined;
+    let found = rankKey === undefined ? undefined : this.programs.get(rankKey);
+    const otherShapes = found !== undefined;
+    const exact = found === undefined ? key(false) : "";
+    found ??= this.programs.get(exact);
+    if (!found) {
+      found = this.trace(args);
+      this.programs.set(rankKey !== undefined && this.anyShape(found.program) ? rankKey : exact, found);
     }
-    return program.outputs.map((o) => new MxArray((done.get(o) as MxArray).desc));
-  });
-  return withArrays(program.form, outputs);
+    const results = runProgram("compile", found.program, [...given, ...state], otherShapes);
+    const own = results.length - found.paths.length;
+    found.paths.forEach((path, i) => {
+      putAt(this.outputs as Record<string, unknown>, path, results[own + i] as MxArray);
+    });
+    return withArrays(found.form, results.slice(0, own));
+  }
+
+  private trace(args: readonly Tree[]): Compiled {
+    const places = placesIn(this.inputs);
+    const given = arraysOf(args);
+    const { program, rest } = traceProgram("compile", [...given, ...places.map((p) => p.array)], (inputs) => {
+      const own = inputs.slice(0, given.length);
+      const changed = this.outputs && new Set(placesIn(this.outputs).map((p) => p.array));
+      return withPlaced(places, inputs.slice(given.length), () => {
+        let form: Tree;
+        try {
+          form = this.f(...(withArrays(args, own) as Tree[]));
+        } catch (error) {
+          this.removeNew(changed, new Set(inputs));
+          throw error;
+        }
+        const out = placesIn(this.outputs);
+        // A copy: what the function returned may be an object that it changes in the next call.
+        return { outputs: [...arraysOf(form), ...out.map((p) => p.array)], rest: { form: withArrays(form, arraysOf(form)), paths: out.map((p) => p.path) } };
+      });
+    });
+    return { program, ...rest };
+  }
+  /** After an exception no placeholder stays in captured outputs. */
+  private removeNew(before: ReadonlySet<MxArray> | undefined, inputs: ReadonlySet<MxArray>): void {
+    for (const { holder, path, array } of placesIn(this.outputs)) if (!before?.has(array) && !inputs.has(array)) delete holder[path[path.length - 1] as string];
+  }
+  /** Constants that are not evaluated may have been made by the function, of the shapes of its arguments. */
+  private anyShape(program: Program): boolean {
+    return runsOnOtherShapes(program) && program.constants.every(({ desc }) => desc.shape.length === 0 || desc.storage !== undefined);
+  }
 }
 
 /**
  * Function like `f` that runs it once for each kind of arguments, and repeats the recorded computation in later calls. Arrays count by shape and dtype; numbers,
- * booleans and strings by value. What `f` captures is kept as it was. Arrays inside can not be evaluated.
+ * booleans and strings by value. What `f` captures otherwise than by `inputs` is kept as it was. Arrays inside can not be evaluated. Inside another transform, `f` itself runs.
  *
  * @param f takes and returns arrays, other values, and Arrays and plain objects of them
  * @param shapeless arrays count by dtype and rank only, unless what was recorded depends on their shapes
+ * @param inputs object, Array or module whose arrays `f` reads: their values at the time of each call count (`[model.state, optimizer.state, mx.random.state]`)
+ * @param outputs object, Array or module whose arrays `f` replaces: they get the new values after each call
+ * @throws when `f` uses an array that it is also given, or arrays do not fit what was recorded without their shapes
  */
-export function compile<F extends AnyFunction>(f: F, shapelessKey = false): F {
+export function compile<F extends AnyFunction>(f: F, shapeless?: boolean | null, inputs?: Tree, outputs?: Tree): F {
   if (typeof f !== "function") throw new TypeError(`[compile] expected a function, got ${typeof f}`);
-  const programs = new Map<string, Program>();
-  const compiled = (...args: Tree[]): Tree => {
-    if (!enabled) return f(...args);
-    const key = keyOf(args, false);
-    const rankKey = shapelessKey ? keyOf(args, true) : undefined;
-    let program = (rankKey !== undefined ? programs.get(rankKey) : undefined) ?? programs.get(key);
-    if (!program) {
-      program = traceProgram(f, args);
-      programs.set(rankKey !== undefined && program.anyShape ? rankKey : key, program);
-    }
-    return run(program, args);
-  };
-  return compiled as F;
+  const compiled = new CompiledFunction(f, shapeless === true, requireContainer("inputs", inputs), requireContainer("outputs", outputs));
+  return ((...args: Tree[]): Tree => compiled.call(args)) as F;
 }
