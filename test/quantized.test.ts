@@ -146,7 +146,6 @@ describe("arguments", () => {
   const cases: [name: string, call: () => unknown, message: string][] = [
     ["group size", () => mx.quantize(mx.ones([2, 96]), 48), "[quantize] group size must be 32, 64 or 128, got 48"],
     ["bits", () => mx.quantize(mx.ones([2, 64]), 64, 7), "[quantize] bits must be 2, 3, 4, 5, 6 or 8, got 7"],
-    ["mode", () => mx.quantize(mx.ones([2, 64]), 64, 4, "mxfp4"), '[quantize] only the mode "affine" is supported, got "mxfp4"'],
     ["integers", () => mx.quantize(mx.ones([2, 64], mx.int32)), "[quantize] the matrix must be float32, float16 or bfloat16, got int32"],
     ["vector", () => mx.quantize(mx.ones([64])), "[quantize] the matrix must have at least 2 dimensions, got (64)"],
     ["ragged", () => mx.quantize(mx.ones([2, 65])), "[quantize] the last dimension must be a multiple of the group size 64, got (2,65)"],

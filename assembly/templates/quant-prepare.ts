@@ -89,10 +89,8 @@ function groupSource(order: number, planes: Planes, tile: boolean): string {
   );
 }
 
-const orders = [0, 1, 2, 3];
-
 /** Functions `groupRow` and `groupTile`, which choose by the kind of planes, order * 4 + planes. */
-export function prepareSource(): string {
+export function prepareSource(orders: readonly number[] = [0, 1, 2, 3]): string {
   const kinds = ([2, 3] as const).flatMap((planes) => orders.map((order) => ({ order, planes })));
   const choose = (name: string, suffix: string): string[] => [
     `function ${name}(kind: i32, p: usize, r: v128, d: usize, plane: usize, block: usize, blocks: i32): v128 {`,

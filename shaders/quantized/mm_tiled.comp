@@ -1,8 +1,11 @@
 #version 460
 // Many rows of x times packed weights, in float32: a workgroup of 16 x 16 invocations makes a tile of 64 x 64, each invocation 4 x 4. The weights are [N, K], packed
-// along K, or (transposed = 0) [K, N], packed along N; they are unpacked on their way into shared memory.
+// along K, or (transposed = 0) [K, N], packed along N; they are unpacked on their way into shared memory. With SMALL they are small floats, without biases.
 #extension GL_EXT_control_flow_attributes : require
 #include "common/types.glsl"
+#ifdef SMALL
+#include "floats.glsl"
+#endif
 layout(constant_id = 0) const uint bits = 4;
 layout(constant_id = 1) const uint groupSize = 64;
 layout(constant_id = 2) const uint transposed = 1;
@@ -15,8 +18,12 @@ layout(buffer_reference, std430, buffer_reference_align = 2) buffer U16Ptr { uin
 layout(push_constant) uniform Push {
   RawPtr x;
   U32Ptr w;
+#ifdef SMALL
+  U8Ptr scales;
+#else
   F32Ptr scales;
   F32Ptr biases;
+#endif
   // Float32 sums of parts of K when K is divided (then outType is T_F32).
   F32Ptr o;
   int M, N, K, kPart;
@@ -25,11 +32,13 @@ layout(push_constant) uniform Push {
 shared vec4 aTile[16][17];
 shared vec4 bTile[16][17];
 
+#ifndef SMALL
 float term(F32Ptr p, uint i) {
   if (termsType == T_F32) return p.at[i];
   if (termsType == T_F16) return unpackHalf2x16(uint(U16Ptr(p).at[i])).x;
   return bf16Float(uint(U16Ptr(p).at[i]));
 }
+#endif
 // 4 values of a packed row, from a multiple of 4 on: at most 32 bits, in one or two words.
 vec4 unpacked(uint row, uint at, uint width) {
   const uint word = row * (width / 32 * bits) + at * bits / 32;
@@ -38,7 +47,13 @@ vec4 unpacked(uint row, uint at, uint width) {
   if (from + 4 * bits > 32) v |= w.at[word + 1] << (32 - from);
   const uint mask = (1u << bits) - 1u;
   const uint group = row * (width / groupSize) + at / groupSize;
+#ifdef SMALL
+  const uint b = uint(scales.at[group]);
+  if (bits == 8) return e8m0(b) * vec4(e4m3(v & mask), e4m3((v >> 8) & mask), e4m3((v >> 16) & mask), e4m3(v >> 24));
+  return (groupSize == 16 ? e4m3(b) : e8m0(b)) * vec4(e2m1(v & mask), e2m1((v >> 4) & mask), e2m1((v >> 8) & mask), e2m1((v >> 12) & mask));
+#else
   return fma(vec4(v & mask, (v >> bits) & mask, (v >> (2 * bits)) & mask, (v >> (3 * bits)) & mask), vec4(term(scales, group)), vec4(term(biases, group)));
+#endif
 }
 
 void main() {

@@ -30,6 +30,10 @@ uint placed(uvec2 p, uint i, uint to) {
 }
 uint integerOf(uvec2 p, uint i) { return placed(p, i, 0) & MASK; }
 
+#ifdef FLOATS
+float valueOf(uvec2 p, uint i) { return codeValue(integerOf(p, i)); }
+#endif
+
 // 1 + q / 2^BITS: the integer becomes the top of the fraction of a float, without the slow conversion from integers.
 float fractionOf(uvec2 p, uint i) { return uintBitsToFloat((placed(p, i, 23 - BITS) & (MASK << (23 - BITS))) | 0x3f800000u); }
 const float fractionScale = float(1u << BITS);
@@ -73,3 +77,6 @@ float fractionOf32(Packed32 p, uint i) {
   else v = at > to ? p.words[word] >> (at - to) : p.words[word] << (to - at);
   return uintBitsToFloat((v & (MASK << to)) | 0x3f800000u);
 }
+#ifdef FLOATS
+float valueOf32(Packed32 p, uint i) { return codeValue((p.words[i * BITS / 32] >> (i * BITS % 32)) & MASK); }
+#endif

@@ -2,8 +2,12 @@
 // Few rows of x times packed [N, K]. A lane reads 32 values of each of `rows` rows of the matrix at once, which have one scale and one bias; `split` subgroups
 // share the length of a row. The words of all `steps` are asked for first; while they travel, the workgroup puts x into shared memory, in an order in which its
 // lanes read it without conflicts, with the sums of every 8 values. Per group of values, sum(x * (scale * q + bias)) is scale * sum(x * q) + bias * sum(x).
+// With FLOATS the matrix is made of small floats, without biases.
 #extension GL_KHR_shader_subgroup_arithmetic : require
 #include "elements.glsl"
+#ifdef FLOATS
+#include "floats.glsl"
+#endif
 #include "packed.glsl"
 layout(constant_id = 0) const uint lanes = 128;
 layout(local_size_x_id = 0) in;
@@ -27,8 +31,12 @@ layout(constant_id = 12) const bool even = false;
 layout(push_constant) uniform Push {
   U32Ptr x;
   U32Ptr w;
+#ifdef FLOATS
+  U8Ptr scales;
+#else
   U32Ptr scales;
   U32Ptr biases;
+#endif
   U32Ptr y;
 #ifdef GATHER
   U32Ptr lhs;
@@ -52,7 +60,9 @@ const uint span = steps * split * sub;
 const uint pitch = span | 1u;
 const uint vectors = xType == typeF32 ? 8 : 4;
 shared uvec4 staged[tile * vectors * pitch];
+#ifndef FLOATS
 shared float stagedSums[tile * 4 * pitch];
+#endif
 shared float parts[lanes / sub * rows * tile];
 
 void stage(uint xRow, uint m0, uint from) {
@@ -62,9 +72,11 @@ void stage(uint xRow, uint m0, uint from) {
     const uint c = i % 4;
     Eight e = Eight(uvec4(0), uvec4(0));
     if (even || from + j < units) e = readEight(x, ((xRow + min(m0 + m, M - 1)) * units + from + j) * 32 + 8 * c, xType, xWide);
+#ifndef FLOATS
     float v[8];
     unpackEight(e, xType, v);
     stagedSums[(m * 4 + c) * pitch + j] = ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
+#endif
     if (xType == typeF32) {
       staged[(m * 8 + 2 * c) * pitch + j] = e.a;
       staged[(m * 8 + 2 * c + 1) * pitch + j] = e.b;
@@ -76,6 +88,17 @@ Eight stagedEight(uint m, uint c, uint j) {
   return Eight(staged[(m * 4 + c) * pitch + j], uvec4(0));
 }
 
+#ifdef FLOATS
+// The bytes of the scales of 32 values.
+uint readScales(uint row, uint u) {
+#if FLOATS == 2
+  return uint(scales.at[2 * (row * units + u)]) | (uint(scales.at[2 * (row * units + u) + 1]) << 8);
+#else
+  return uint(scales.at[row * units + u]);
+#endif
+}
+#endif
+
 // The product of one row each, value by value: where the fast sums are not finite, they say nothing about the true ones.
 float exactRow(uint xRow, uint wRow) {
   const uint eights = units * 4;
@@ -85,10 +108,15 @@ float exactRow(uint xRow, uint wRow) {
     float v[8];
     unpackEight(readEight(x, (xRow * eights + u) * 8, xType, xWide), xType, v);
     const uvec2 p = readPacked(w, wRow * units * BITS, u, false);
+#ifdef FLOATS
+    const float scale = scaleValue((readScales(wRow, u >> 2) >> (FLOATS == 2 ? (u & 2) * 4 : 0)) & 255u);
+    [[unroll]] for (uint i = 0; i < 8; i++) sum += v[i] * (scale * valueOf(p, i));
+#else
     const uint g = wRow * groups + (u >> (2 + groupShift));
     const float scale = fromBits(readBits(scales, g, sType), sType);
     const float bias = fromBits(readBits(biases, g, sType), sType);
     [[unroll]] for (uint i = 0; i < 8; i++) sum += v[i] * (scale * float(integerOf(p, i)) + bias);
+#endif
   }
   return subgroupAdd(sum);
 }
@@ -129,8 +157,12 @@ void main() {
           // Rows beyond the last are read as the last, and not written.
           const uint row = wFirst + min(row0 + r, N - 1);
           p[i] = readPacked32(w, (row * units + u) * BITS, wWide);
+#ifdef FLOATS
+          s[i] = readScales(row, u);
+#else
           s[i] = readBits(scales, row * groups + (u >> groupShift), sType);
           b[i] = readBits(biases, row * groups + (u >> groupShift), sType);
+#endif
         }
       }
     }
@@ -150,11 +182,25 @@ void main() {
         }
         [[unroll]] for (uint r = 0; r < rows; r++) {
           [[unroll]] for (uint i = 0; i < 8; i++) {
+#ifdef FLOATS
+            const float q = valueOf32(p[t * rows + r], 8 * c + i);
+#else
             const float q = fractionOf32(p[t * rows + r], 8 * c + i);
+#endif
             [[unroll]] for (uint m = 0; m < tile; m++) dots[r * tile + m] = fma(v[m * 8 + i], q, dots[r * tile + m]);
           }
+#ifdef FLOATS
+          if (c == 3 || (FLOATS == 2 && c == 1)) {
+            const float scale = scaleValue((s[t * rows + r] >> (FLOATS == 2 && c == 3 ? 8 : 0)) & 255u);
+            [[unroll]] for (uint m = 0; m < tile; m++) {
+              sums[r * tile + m] = fma(scale, dots[r * tile + m], sums[r * tile + m]);
+              dots[r * tile + m] = 0;
+            }
+          }
+#endif
         }
       }
+#ifndef FLOATS
       [[unroll]] for (uint m = 0; m < tile; m++) {
         float total = 0;
         [[unroll]] for (uint c = 0; c < 4; c++) total += stagedSums[(m * 4 + c) * pitch + j];
@@ -164,6 +210,7 @@ void main() {
           sums[r * tile + m] = fma(scale, dots[r * tile + m], fma(bias, total, sums[r * tile + m]));
         }
       }
+#endif
     }
   }
 

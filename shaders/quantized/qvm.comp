@@ -2,6 +2,9 @@
 // Rows of x times packed [K, N], packed along N. A lane owns 8 columns; the subgroups of a workgroup, and `parts` workgroups, share the K rows of the matrix.
 // With several parts the sums go to a buffer of float32 that sum.comp adds up.
 #include "elements.glsl"
+#ifdef FLOATS
+#include "floats.glsl"
+#endif
 #include "packed.glsl"
 layout(constant_id = 0) const uint lanes = 256;
 layout(local_size_x_id = 0) in;
@@ -20,8 +23,12 @@ layout(constant_id = 8) const bool wWide = false;
 layout(push_constant) uniform Push {
   U32Ptr x;
   U32Ptr w;
+#ifdef FLOATS
+  U8Ptr scales;
+#else
   U32Ptr scales;
   U32Ptr biases;
+#endif
   U32Ptr y;
 #ifdef GATHER
   U32Ptr lhs;
@@ -79,17 +86,30 @@ void main() {
       if (k < to) {
         if (u < units) {
           p[t] = readPacked(w, (wFirst + k) * rowWords, u, wWide);
+#ifdef FLOATS
+          s[t] = uint(scales.at[(wFirst + k) * groups + (u >> groupShift)]);
+#else
           s[t] = readBits(scales, (wFirst + k) * groups + (u >> groupShift), sType);
           b[t] = readBits(biases, (wFirst + k) * groups + (u >> groupShift), sType);
+#endif
         }
         [[unroll]] for (uint m = 0; m < tile; m++) xs[t * tile + m] = readBits(x, (xFirst + min(m0 + m, M - 1)) * K + k, xType);
       }
     }
     [[unroll]] for (uint t = 0; t < steps; t++) {
+#ifdef FLOATS
+      // Outside of the matrix everything is zero.
+      const float scale = k0 + t < to && u < units ? scaleValue(s[t]) : 0;
+#else
       const float scale = fractionScale * fromBits(s[t], sType);
       const float bias = fromBits(b[t], sType) - scale;
+#endif
       [[unroll]] for (uint i = 0; i < 8; i++) {
+#ifdef FLOATS
+        const float value = scale * valueOf(p[t], i);
+#else
         const float value = fma(scale, fractionOf(p[t], i), bias);
+#endif
         [[unroll]] for (uint m = 0; m < tile; m++) acc[m * 8 + i] = fma(fromBits(xs[t * tile + m], xType), value, acc[m * 8 + i]);
       }
     }

@@ -5,6 +5,11 @@ const allBits = [2, 3, 4, 5, 6, 8];
 const perBits = (name: string, source: string, defines: Variant["defines"] = {}): Variants =>
   Object.fromEntries(allBits.map((bits) => [`${name}_${bits}`, { source, defines: { BITS: bits, ...defines } }]));
 
+const modes: readonly (readonly [name: string, bits: number])[] = [["mxfp4", 4], ["nvfp4", 4], ["mxfp8", 8]];
+/** A build for every mode of small floats: `<name>_<mode>`. */
+const perMode = (name: string, source: string, defines: Variant["defines"] = {}): Variants =>
+  Object.fromEntries(modes.map(([mode, bits], i) => [`${name}_${mode}`, { source, defines: { BITS: bits, FLOATS: i + 1, ...defines } }]));
+
 export const variants: Variants = {
   ...perBits("qmv", "qmv.comp"),
   ...perBits("gather_qmv", "qmv.comp", { GATHER: 1 }),
@@ -12,6 +17,15 @@ export const variants: Variants = {
   ...perBits("gather_qvm", "qvm.comp", { GATHER: 1 }),
   ...perBits("quantize", "quantize.comp"),
   ...perBits("dequantize", "dequantize.comp"),
+  ...perMode("qmv", "qmv.comp"),
+  ...perMode("gather_qmv", "qmv.comp", { GATHER: 1 }),
+  ...perMode("qvm", "qvm.comp"),
+  ...perMode("gather_qvm", "qvm.comp", { GATHER: 1 }),
+  ...perMode("quantize", "quantize_floats.comp"),
+  ...perMode("dequantize", "dequantize.comp"),
+  mm_small_f32: { source: "mm_tiled.comp", defines: { T: 0, SMALL: 1 } },
+  mm_small_f16: { source: "mm_tiled.comp", defines: { T: 1, SMALL: 1 } },
+  mm_small_bf16: { source: "mm_tiled.comp", defines: { T: 2, SMALL: 1 } },
   sum: { source: "sum.comp" },
   mm_tiled_f32: { source: "mm_tiled.comp", defines: { T: 0 } },
   mm_tiled_f16: { source: "mm_tiled.comp", defines: { T: 1 } },

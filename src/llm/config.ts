@@ -26,7 +26,7 @@ const ropeParameters = v.looseObject({
 });
 export type RopeParameters = v.InferOutput<typeof ropeParameters>;
 
-const quantizationOf = v.object({ group_size: count, bits: count, mode: v.optional(v.string()) });
+const quantizationOf = v.object({ group_size: count, bits: count, mode: v.string() });
 /** `quantization` of config.json: sizes for all layers, and overrides by layer path (`false`: this layer is not quantized). */
 const quantization = v.objectWithRest(
   { group_size: count, bits: count, mode: v.optional(v.string(), "affine") },

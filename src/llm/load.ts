@@ -97,15 +97,23 @@ function readWeights(folder: string, dtype: Dtype | undefined, options: LoadOpti
 function quantizeLayers(model: CausalLM, config: DecoderConfig, weights: Readonly<Record<string, MxArray>>): void {
   const q = config.quantization;
   if (!q) return;
-  if (q.mode !== "affine") throw new Error(`[load] quantization mode ${JSON.stringify(q.mode)} is not supported; supported: affine`);
-  nn.quantize(model, q.group_size, q.bits, (path, module) => {
-    if (!("toQuantized" in module) || !(`${path}.scales` in weights)) return false;
-    const own = q[path];
-    if (typeof own !== "object" || own === null) return own !== false;
-    const { group_size = q.group_size, bits = q.bits, mode = "affine" } = own as { group_size?: number; bits?: number; mode?: string };
-    if (mode !== "affine") throw new Error(`[load] quantization mode ${JSON.stringify(mode)} of ${path} is not supported; supported: affine`);
-    return [group_size, bits];
-  });
+  try {
+    const all = { groupSize: q.group_size, bits: q.bits, mode: q.mode };
+    // Computes nothing, but checks the arguments also where no layer uses them.
+    mx.quantize(mx.zeros([2, 128]), all.groupSize, all.bits, all.mode);
+    const choose = (path: string, module: nn.Module): boolean | nn.QuantizationOptions => {
+      if (!("toQuantized" in module) || !(`${path}.scales` in weights)) return false;
+      const own = q[path];
+      if (typeof own !== "object" || own === null) return own === false ? false : all;
+      // What a layer's entry leaves out is the mode's default when it names a mode of its own, else what all layers have.
+      const { group_size, bits, mode = q.mode } = own as { group_size?: number; bits?: number; mode?: string };
+      const rest = mode === q.mode ? all : {};
+      return { ...rest, ...(group_size === undefined ? {} : { groupSize: group_size }), ...(bits === undefined ? {} : { bits }), mode };
+    };
+    nn.quantize(model, q.group_size, q.bits, choose, q.mode);
+  } catch (error) {
+    throw new Error(`[load] the quantization of config.json is not supported: ${(error as Error).message}`, { cause: error });
+  }
 }
 
 /**

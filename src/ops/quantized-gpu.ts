@@ -1,6 +1,6 @@
 /** GPU kernels of the quantized ops. */
 import type { View } from "../core/array.ts";
-import { type GpuDevice, type GpuGate, type GpuKernel, type GpuLaunch, type GpuStep, gpuInput, gpuOutput, gpuScratchIn, gpuScratchOut, groupLimit, spreadGroups } from "../core/gpu.ts";
+import { type GpuDevice, type GpuGate, type GpuKernel, type GpuLaunch, type GpuPointer, type GpuStep, gpuInput, gpuOutput, gpuScratchIn, gpuScratchOut, groupLimit, spreadGroups } from "../core/gpu.ts";
 import { sizeOf } from "../core/shape.ts";
 import { type Packing, type ProductParams, last, rowsOf } from "./quantized-launch.ts";
 
@@ -12,6 +12,32 @@ const aligned = (v: View, bytes: number): boolean => (v.offset * v.dtype.size) %
 const needs = ["storageBuffer16BitAccess"] as const;
 const matrices = (v: View): number => sizeOf(v.shape.slice(0, -2));
 const tooLarge = (views: readonly View[]): string | undefined => (views.some((v) => v.size >= 2 ** 31) ? "cannot: more than 2^31 elements" : undefined);
+
+/** Build of a shader for the packing. */
+const buildOf = ({ bits, mode }: Packing): string => mode ?? String(bits);
+/** The packed matrices' buffers: words, scales and, affine, biases are inputs from `first` on. */
+const packedFrom = (first: number, { mode }: Packing): GpuPointer[] => [gpuInput(first), gpuInput(first + 1), ...(mode ? [] : [gpuInput(first + 2)])];
+/** The indices of a gathered product, and where they stand among the inputs. */
+const indicesAt = ({ mode }: Packing): number => (mode ? 3 : 4);
+const indicesFrom = (p: Packing): GpuPointer[] => [gpuInput(indicesAt(p)), gpuInput(indicesAt(p) + 1)];
+/** Kernels by their last name that take affine integers only. */
+const integersOnly = /\/mm_coopmat$/;
+/** Each kernel once for affine integers and once, as `vulkan/quantfloat/...`, for small floats: a name stands for one way of computing, which flags and the self-check close. */
+export function bothModes<P extends Packing>(kernels: readonly GpuKernel<P>[]): GpuKernel<P>[] {
+  const affine = kernels.map((k): GpuKernel<P> => ({
+    ...k, gate: { ...k.gate, refuse: (inputs, p, outputs, device) => (p.mode ? `cannot: the quantization is ${p.mode}` : k.gate?.refuse?.(inputs, p, outputs, device)) },
+  }));
+  const floats = kernels.filter((k) => !integersOnly.test(k.name)).map((k): GpuKernel<P> => ({
+    ...k,
+    name: k.name.replace("/quantized/", "/quantfloat/") as GpuKernel<P>["name"],
+    gate: {
+      ...k.gate,
+      needs: [...(k.gate?.needs ?? []), "storageBuffer8BitAccess"],
+      refuse: (inputs, p, outputs, device) => (p.mode ? k.gate?.refuse?.(inputs, p, outputs, device) : "cannot: the quantization is affine"),
+    },
+  }));
+  return [...affine, ...floats];
+}
 
 /** Lanes that are sure to run as one subgroup. */
 const fixed = (device: GpuDevice): { subgroupSize?: number } => (device.features.subgroupSizeControl ? { subgroupSize: device.subgroupSize } : {});
@@ -67,7 +93,8 @@ export function qmvShape(N: number, K: number, M: number, xBytes: number, device
 }
 
 export function launchQmv(inputs: readonly View[], [out]: readonly View[], p: ProductParams, device: GpuDevice, chosen?: QmvShape): GpuLaunch {
-  const [x, w, s, , lhs] = inputs as readonly [View, View, View, View, View?];
+  const [x, w, s] = inputs as readonly [View, View, View];
+  const lhs = inputs[indicesAt(p)];
   const [K, N] = [last(x), last(out as View)];
   const M = lhs ? (x.shape[x.shape.length - 2] as number) : rowsOf(x);
   const tile = tileOf(M, x.dtype.size, device.subgroupSize);
@@ -77,17 +104,17 @@ export function launchQmv(inputs: readonly View[], [out]: readonly View[], p: Pr
   const sub = device.subgroupSize;
   const even = (K / 32) % (steps * split * sub) === 0;
   const constants = [
-    subgroups * sub, sub, rows, steps, split, tile, Math.log2(p.groupSize / 32), typeOf(x), typeOf(s), typeOf(out as View), Number(aligned(x, 16)), Number(aligned(w, 16)), Number(even),
+    subgroups * sub, sub, rows, steps, split, tile, p.mode ? 0 : Math.log2(p.groupSize / 32), typeOf(x), p.mode ? 0 : typeOf(s), typeOf(out as View), Number(aligned(x, 16)), Number(aligned(w, 16)), Number(even),
   ];
   const [gx, gy] = spreadGroups(Math.ceil(N / (rows * (subgroups / split))));
   const count = tiles * (lhs ? lhs.size : 1);
   const made: GpuStep[] = [];
   for (let first = 0; first < count; first += groupLimit) {
     made.push({
-      shader: `quantized/${lhs ? "gather_qmv" : "qmv"}_${p.bits}`,
+      shader: `quantized/${lhs ? "gather_qmv" : "qmv"}_${buildOf(p)}`,
       constants,
       ...fixed(device),
-      buffers: [gpuInput(0), gpuInput(1), gpuInput(2), gpuInput(3), gpuOutput(0), ...(lhs ? [gpuInput(4), gpuInput(5)] : [])],
+      buffers: [gpuInput(0), ...packedFrom(1, p), gpuOutput(0), ...(lhs ? indicesFrom(p) : [])],
       words: lhs ? [M, N, K / 32, tiles, first, matrices(x), matrices(w)] : [M, N, K / 32, first],
       groups: [gx, gy, Math.min(groupLimit, count - first)],
     });
@@ -98,8 +125,11 @@ export function launchQmv(inputs: readonly View[], [out]: readonly View[], p: Pr
 /** Rows of x from which kernels for many rows are faster. */
 export const fewGpuRows = 8;
 
-const refuseQmv = (inputs: readonly View[], p: ProductParams, outputs: readonly View[]): string | undefined =>
-  p.transpose ? tooLarge([...inputs, ...outputs]) : "cannot: the weights are not transposed";
+const refuseQmv = (inputs: readonly View[], p: ProductParams, outputs: readonly View[]): string | undefined => {
+  if (!p.transpose) return "cannot: the weights are not transposed";
+  if (last(inputs[0] as View) % 32 !== 0) return `cannot: rows of ${last(inputs[0] as View)} values do not come in whole blocks of 32`;
+  return tooLarge([...inputs, ...outputs]);
+};
 const qmvGate = (few: boolean): GpuGate<ProductParams> => ({
   needs,
   env: few ? ["MLX_VK_ENABLE_QMM_NATIVE", "MLX_VK_ENABLE_QMM_NATIVE_M1"] : "MLX_VK_ENABLE_QMM_NATIVE",
@@ -119,7 +149,8 @@ export const gpuGatherQmv: GpuKernel<ProductParams> = { name: "vulkan/quantized/
 const manyGroups = 264;
 
 function launchQvm(inputs: readonly View[], [out]: readonly View[], p: ProductParams, device: GpuDevice): GpuLaunch {
-  const [x, w, s, , lhs] = inputs as readonly [View, View, View, View, View?];
+  const [x, w, s] = inputs as readonly [View, View, View];
+  const lhs = inputs[indicesAt(p)];
   const [K, N] = [last(x), last(out as View)];
   const M = lhs ? (x.shape[x.shape.length - 2] as number) : rowsOf(x);
   const tile = M <= 2 ? M : 4;
@@ -132,13 +163,13 @@ function launchQvm(inputs: readonly View[], [out]: readonly View[], p: ProductPa
   const length = Math.max(1, Math.ceil(K / Math.max(1, Math.min(Math.ceil(manyGroups / (blocks * count)), Math.floor(K / 32)))));
   const parts = Math.max(1, Math.ceil(K / length));
   const o = out as View;
-  const constants = [lanes, across, 4, tile, Math.log2(p.groupSize / 8), typeOf(x), typeOf(s), parts > 1 ? 0 : typeOf(o), Number(aligned(w, 8))];
+  const constants = [lanes, across, 4, tile, Math.log2(p.groupSize / 8), typeOf(x), p.mode ? 0 : typeOf(s), parts > 1 ? 0 : typeOf(o), Number(aligned(w, 8))];
   const steps: GpuStep[] = [];
   for (let first = 0; first < count; first += groupLimit) {
     steps.push({
-      shader: `quantized/${lhs ? "gather_qvm" : "qvm"}_${p.bits}`,
+      shader: `quantized/${lhs ? "gather_qvm" : "qvm"}_${buildOf(p)}`,
       constants,
-      buffers: [gpuInput(0), gpuInput(1), gpuInput(2), gpuInput(3), parts > 1 ? gpuScratchOut(0) : gpuOutput(0), ...(lhs ? [gpuInput(4), gpuInput(5)] : [])],
+      buffers: [gpuInput(0), ...packedFrom(1, p), parts > 1 ? gpuScratchOut(0) : gpuOutput(0), ...(lhs ? indicesFrom(p) : [])],
       words: [M, K, N / 8, length, o.size / N, first, ...(lhs ? [tiles, matrices(x), matrices(w)] : [])],
       groups: [blocks, parts, Math.min(groupLimit, count - first)],
     });
@@ -163,20 +194,24 @@ export const gpuQvm: GpuKernel<ProductParams> = {
 
 // ---- packing
 
+const packLanes = 128;
+/** Small floats: the global scale is input `at`, if there is one; the shader wants an address in any case. */
+const globalScale = (inputs: readonly View[], at: number): { given: number; buffer: GpuPointer } => ({ given: Number(inputs.length > at), buffer: gpuInput(inputs.length > at ? at : 0) });
+
 export const gpuQuantize: GpuKernel<Packing> = {
   name: "vulkan/quantized/quantize",
   gate: { needs, refuse: (inputs) => tooLarge(inputs) },
-  launch: ([w], _outputs, { groupSize, bits }) => {
-    const x = w as View;
-    const lanes = 128;
+  launch: (inputs, _outputs, p) => {
+    const x = inputs[0] as View;
+    const global = globalScale(inputs, 1);
     return {
       steps: [
         {
-          shader: `quantized/quantize_${bits}`,
-          constants: [lanes, Math.log2(groupSize / 8), typeOf(x), Number(aligned(x, 16))],
-          buffers: [gpuInput(0), gpuOutput(0), gpuOutput(1), gpuOutput(2)],
+          shader: `quantized/quantize_${buildOf(p)}`,
+          constants: [packLanes, Math.log2(p.groupSize / 8), typeOf(x), Number(aligned(x, 16)), ...(p.mode ? [global.given] : [])],
+          buffers: [gpuInput(0), gpuOutput(0), gpuOutput(1), p.mode ? global.buffer : gpuOutput(2)],
           words: [x.size / 8],
-          groups: spreadGroups(Math.ceil(x.size / 8 / lanes)),
+          groups: spreadGroups(Math.ceil(x.size / 8 / packLanes)),
         },
       ],
     };
@@ -186,17 +221,18 @@ export const gpuQuantize: GpuKernel<Packing> = {
 export const gpuDequantize: GpuKernel<Packing> = {
   name: "vulkan/quantized/dequantize",
   gate: { needs, refuse: (inputs, _p, outputs) => tooLarge([...inputs, ...outputs]) },
-  launch: ([w, s], [out], { groupSize, bits }) => {
+  launch: (inputs, [out], p) => {
+    const [w, s] = inputs as readonly [View, View];
     const o = out as View;
-    const lanes = 128;
+    const global = globalScale(inputs, 2);
     return {
       steps: [
         {
-          shader: `quantized/dequantize_${bits}`,
-          constants: [lanes, Math.log2(groupSize / 8), typeOf(s as View), typeOf(o), Number(aligned(w as View, 8)), Number(aligned(o, 16))],
-          buffers: [gpuInput(0), gpuInput(1), gpuInput(2), gpuOutput(0)],
+          shader: `quantized/dequantize_${buildOf(p)}`,
+          constants: [packLanes, Math.log2(p.groupSize / 8), p.mode ? 0 : typeOf(s), typeOf(o), Number(aligned(w, 8)), Number(aligned(o, 16)), Number(p.mode !== undefined && global.given === 1)],
+          buffers: [gpuInput(0), gpuInput(1), p.mode ? global.buffer : gpuInput(2), gpuOutput(0)],
           words: [o.size / 8],
-          groups: spreadGroups(Math.ceil(o.size / 8 / lanes)),
+          groups: spreadGroups(Math.ceil(o.size / 8 / packLanes)),
         },
       ],
     };

@@ -3,11 +3,14 @@ import type { View } from "../core/array.ts";
 import { float32 } from "../core/dtype.ts";
 import { type Arg, type Launch, type Step, input, output, scratch } from "../core/op.ts";
 import { sizeOf } from "../core/shape.ts";
+import type { FloatMode } from "./quantized-float.ts";
 
 /** How a matrix is packed. */
 export interface Packing {
   readonly groupSize: number;
   readonly bits: number;
+  /** Small floats instead of affine integers; such matrices have no biases. */
+  readonly mode?: FloatMode | undefined;
 }
 export interface ProductParams extends Packing {
   /** The weights are [N, K], packed along K; otherwise [K, N], packed along N. */
@@ -21,13 +24,13 @@ export const longestRow = 1 << 19;
 export const longestPanelRow = 200_000;
 
 export const last = (v: View): number => v.shape[v.shape.length - 1] as number;
-const secondLast = (v: View): number => v.shape[v.shape.length - 2] ?? 1;
+export const secondLast = (v: View): number => v.shape[v.shape.length - 2] ?? 1;
 /** Number of rows, and of matrices, of an array: not its size over theirs, which may be zero. */
 export const rowsOf = (v: View): number => (v.size > 0 ? v.size / last(v) : sizeOf(v.shape.slice(0, -1)));
-const matricesOf = (v: View): number => sizeOf(v.shape.slice(0, -2));
-const grainOf = (perUnit: number, target: number): number => Math.max(1, Math.round(target / Math.max(1, perUnit)));
+export const matricesOf = (v: View): number => sizeOf(v.shape.slice(0, -2));
+export const grainOf = (perUnit: number, target: number): number => Math.max(1, Math.round(target / Math.max(1, perUnit)));
 /** A grain near the wanted one that makes an even number of equal pieces, so that two threads get the same. */
-const evenGrain = (units: number, grain: number): number => Math.max(1, Math.ceil(units / (2 * Math.max(1, Math.round(units / (2 * grain))))));
+export const evenGrain = (units: number, grain: number): number => Math.max(1, Math.ceil(units / (2 * Math.max(1, Math.round(units / (2 * grain))))));
 
 /** Order in which a width's weights are unpacked (see assembly/templates/quant-layout.ts). */
 const orderOf = (bits: number): number => (bits === 4 ? 1 : bits === 2 ? 2 : bits === 8 ? 3 : 0);

@@ -1,7 +1,7 @@
 /** GPU kernels of the quantized product for many rows (shaders/quantized/mm_*). */
 import type { View } from "../core/array.ts";
 import { env } from "../core/env.ts";
-import { type GpuDevice, type GpuKernel, type GpuLaunch, type GpuPointer, type GpuStep, gpuInput, gpuOutput, gpuScratchIn, gpuScratchOut, spreadGroups } from "../core/gpu.ts";
+import { type GpuDevice, type GpuKernel, type GpuLaunch, type GpuPointer, type GpuStep, gpuInput, gpuOutput, gpuScratchIn, gpuScratchOut, halfNeeds, matrixNeeds, spreadGroups } from "../core/gpu.ts";
 import { type MatrixTile, type Parts, chooseTile, divide, gpuMatmul, matrixShape, tileConstants, tilesFor, whenFull } from "./matmul-gpu.ts";
 import { gpuDequantize } from "./quantized-gpu.ts";
 import { type ProductParams, last, rowsOf } from "./quantized-launch.ts";
@@ -24,9 +24,9 @@ interface Sizes {
 }
 const sizesOf = ([x]: readonly View[], [out]: readonly View[]): Sizes => ({ M: rowsOf(x as View), N: last(out as View), K: last(x as View) });
 
-function refusal(inputs: readonly View[], outputs: readonly View[]): string | undefined {
+function refusal(inputs: readonly View[], outputs: readonly View[], { mode }: ProductParams): string | undefined {
   const [x, , scales] = inputs as readonly [View, View, View];
-  if (!suffixes[x.dtype.name] || !suffixes[scales.dtype.name]) return `cannot: dtypes ${x.dtype} and ${scales.dtype}`;
+  if (!suffixes[x.dtype.name] || (!mode && !suffixes[scales.dtype.name])) return `cannot: dtypes ${x.dtype} and ${scales.dtype}`;
   if ([...inputs, ...outputs].some((v) => v.size >= 2 ** 31) || sizesOf(inputs, outputs).N * last(x) >= 2 ** 31) return "cannot: more than 2^31 elements";
   return undefined;
 }
@@ -39,10 +39,10 @@ interface Main {
   readonly subgroupSize?: number;
 }
 /** The product's step and, with divided K, the one that adds the parts. */
-function launchParts(inputs: readonly View[], outputs: readonly View[], { parts, kPart }: Parts, step: Main): GpuLaunch {
+function launchParts(inputs: readonly View[], outputs: readonly View[], { parts, kPart }: Parts, step: Main, { mode }: ProductParams): GpuLaunch {
   const { M, N, K } = sizesOf(inputs, outputs);
   const out = outputs[0] as View;
-  const operands = [gpuInput(0), gpuInput(1), gpuInput(2), gpuInput(3)];
+  const operands = [gpuInput(0), gpuInput(1), gpuInput(2), ...(mode ? [] : [gpuInput(3)])];
   const words = [M, N, K, kPart];
   if (parts === 1) return { steps: [{ ...step, buffers: [...operands, gpuOutput(0)], words }] };
   const sum = {
@@ -60,7 +60,8 @@ const matrixKernel = (tiles?: readonly MatrixTile[]): GpuKernel<ProductParams> =
   return {
     name: "vulkan/quantized/mm_coopmat",
     gate: {
-      needs: ["storageBuffer16BitAccess", "shaderInt16", "shaderFloat16", "cooperativeMatrix", "subgroupSizeControl", "vulkanMemoryModel"],
+      needs: ["storageBuffer16BitAccess", "cooperativeMatrix", "subgroupSizeControl", "vulkanMemoryModel"],
+      typeNeeds: matrixNeeds,
       env: "MLX_VK_ENABLE_QMM_NATIVE",
       refuse: (inputs, p, outputs, device) => {
         const [x, , scales] = inputs as readonly [View, View, View];
@@ -68,7 +69,7 @@ const matrixKernel = (tiles?: readonly MatrixTile[]): GpuKernel<ProductParams> =
         if (x.dtype !== scales.dtype) return `cannot: x is ${x.dtype} and the scales are ${scales.dtype}`;
         const sizes = sizesOf(inputs, outputs);
         if (!tileFor(device, x.dtype.name, sizes)) return `cannot: the device has no matrix units for ${x.dtype}, or too little shared memory`;
-        return refusal(inputs, outputs) ?? slower(sizes);
+        return refusal(inputs, outputs, p) ?? slower(sizes);
       },
     },
     launch: (inputs, outputs, p, device) => {
@@ -81,7 +82,7 @@ const matrixKernel = (tiles?: readonly MatrixTile[]): GpuKernel<ProductParams> =
       const xWide = (x.offset * 2) % 16 === 0;
       const fragment = tileConstants(t, matrixShape(device, x.dtype.name) as NonNullable<ReturnType<typeof matrixShape>>, device.subgroupSize);
       const constants = [Number(parts.parts > 1), ...fragment, t.stages, p.bits, p.groupSize, Number(xWide), Number(N % 8 === 0)];
-      return launchParts(inputs, outputs, parts, { shader: `quantized/mm_coopmat_${suffixes[x.dtype.name]}`, constants, groups: spreadGroups(groups * parts.parts), subgroupSize: device.subgroupSize });
+      return launchParts(inputs, outputs, parts, { shader: `quantized/mm_coopmat_${suffixes[x.dtype.name]}`, constants, groups: spreadGroups(groups * parts.parts), subgroupSize: device.subgroupSize }, p);
     },
   };
 };
@@ -90,7 +91,17 @@ export const quantizedWithTiles = (tiles: readonly MatrixTile[]): GpuKernel<Prod
 
 const tiledKernel: GpuKernel<ProductParams> = {
   name: "vulkan/quantized/mm_tiled",
-  gate: { needs: ["storageBuffer16BitAccess", "shaderInt16", "shaderFloat16"], env: "MLX_VK_ENABLE_QMM_NATIVE", refuse: (inputs, _p, outputs) => refusal(inputs, outputs) ?? slower(sizesOf(inputs, outputs)) },
+  gate: {
+    needs: ["storageBuffer16BitAccess"],
+    typeNeeds: halfNeeds,
+    env: "MLX_VK_ENABLE_QMM_NATIVE",
+    refuse: (inputs, p, outputs) => {
+      const sizes = sizesOf(inputs, outputs);
+      const packed = p.transpose ? sizes.K : sizes.N;
+      if (packed % 32 !== 0) return `cannot: rows of ${packed} packed values do not come in whole blocks of 32`;
+      return refusal(inputs, outputs, p) ?? slower(sizes);
+    },
+  },
   launch: (inputs, outputs, p) => {
     const [x, , scales] = inputs as readonly [View, View, View];
     const { M, N, K } = sizesOf(inputs, outputs);
@@ -98,9 +109,10 @@ const tiledKernel: GpuKernel<ProductParams> = {
     const parts = divide(K, whenFull(groups), 256, 32, M * N * 4);
     const outType = parts.parts > 1 ? 0 : (types[(outputs[0] as View).dtype.name] as number);
     return launchParts(inputs, outputs, parts, {
-      shader: `quantized/mm_tiled_${suffixes[x.dtype.name]}`, constants: [p.bits, p.groupSize, Number(p.transpose), types[scales.dtype.name] as number, outType],
+      shader: `quantized/mm_${p.mode ? "small" : "tiled"}_${suffixes[x.dtype.name]}`,
+      constants: [p.bits, p.groupSize, Number(p.transpose), p.mode ? 0 : (types[scales.dtype.name] as number), outType],
       groups: spreadGroups(groups * parts.parts),
-    });
+    }, p);
   },
 };
 /** Most bytes of unpacked weights. */
@@ -123,20 +135,21 @@ const moved = (steps: readonly GpuStep[], to: (p: GpuPointer) => GpuPointer): Gp
 const unpackedKernel: GpuKernel<ProductParams> = {
   name: "vulkan/quantized/mm_unpacked",
   gate: {
-    needs: ["storageBuffer16BitAccess", "shaderInt16", "shaderFloat16", "cooperativeMatrix", "subgroupSizeControl", "vulkanMemoryModel"],
+    needs: ["storageBuffer16BitAccess", "cooperativeMatrix", "subgroupSizeControl", "vulkanMemoryModel"],
+    typeNeeds: matrixNeeds,
     refuse: (inputs, p, outputs, device) => {
       if (!p.transpose) return "cannot: the weights are not transposed";
       const sizes = sizesOf(inputs, outputs);
       if (2 * sizes.N * sizes.K > unpackedLimit) return `cannot: the unpacked weights take more than ${unpackedLimit >> 20} MiB`;
       const { right } = unpackedViews(inputs, outputs);
-      const why = refusal(inputs, outputs) ?? matmulOnMatrixUnits.gate?.refuse?.([inputs[0] as View, right], {}, outputs, device);
+      const why = refusal(inputs, outputs, p) ?? matmulOnMatrixUnits.gate?.refuse?.([inputs[0] as View, right], {}, outputs, device);
       return why ?? (sizes.M < manyRows ? `slower: less than ${manyRows} rows` : undefined);
     },
   },
   launch: (inputs, outputs, p, device) => {
     const [x, ...weights] = inputs as [View, ...View[]];
     const { dense, right } = unpackedViews(inputs, outputs);
-    const unpack = gpuDequantize.launch(weights, [dense], { bits: p.bits, groupSize: p.groupSize } as Parameters<typeof gpuDequantize.launch>[2], device);
+    const unpack = gpuDequantize.launch(weights, [dense], p, device);
     const product = matmulOnMatrixUnits.launch([x, right], outputs, {}, device);
     return {
       steps: [

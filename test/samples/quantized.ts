@@ -2,6 +2,7 @@
 import { type Dtype, bfloat16, float16, float32, int32, int64, uint32 } from "../../src/core/dtype.ts";
 import type * as quantized from "../../src/ops/quantized.ts";
 import { type Layout, type Sample, type Tensor, tensor } from "../helpers/check.ts";
+import { dequantizeFloats, gatherFloats, productFloats, quantizeFloats } from "./quantized-modes.ts";
 
 const widths = [2, 3, 4, 5, 6, 8];
 const groupSizes = [32, 64, 128];
@@ -101,4 +102,6 @@ const gatherQMM: Sample[] = [
   gather([3, 2, 64], [4, 6, 64], indices([0], [0]), indices([0], [0]), 64, 4),
 ];
 
-export const quantizedSamples: Record<keyof typeof quantized, Sample[]> = { quantize, dequantize, quantizedMatmul, gatherQMM };
+export const quantizedSamples: Record<keyof typeof quantized, Sample[]> = {
+  quantize: [...quantize, ...quantizeFloats], dequantize: [...dequantize, ...dequantizeFloats], quantizedMatmul: [...quantizedMatmul, ...productFloats], gatherQMM: [...gatherQMM, ...gatherFloats],
+};
