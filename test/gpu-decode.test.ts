@@ -3,7 +3,7 @@ import * as mx from "../src/mx.ts";
 import type { MxArray } from "../src/core/array.ts";
 import * as dt from "../src/core/dtype.ts";
 import { productKernel } from "../src/ops/decode-gpu.ts";
-import { type AttentionStepParams, type DecodeMatrix, type Packing, attentionStep, chooseToken, combineProjectAdd, embedRow, normGateUp, normProject, projectAdd, splitsFor } from "../src/ops/decode.ts";
+import { type AttentionStepParams, type DecodeMatrix, type Packing, advance, attentionStep, chooseToken, combineProjectAdd, embedRow, normGateUp, normProject, projectAdd, splitsFor } from "../src/ops/decode.ts";
 import { type TestArray, elementsOf, opNamed, runKernel, testKernel } from "./helpers/gpu.ts";
 import { type TestDevice, closeTestDevice, openTestDevice, skipReason } from "./helpers/vulkan.ts";
 
@@ -199,6 +199,14 @@ describe.skipIf(skipReason)("decode steps on the GPU", () => {
     });
   }
 
+  test("advance moves state and history on, in a ring", () => {
+    for (const step of [0, 2, 3, 11]) {
+      const inputs = [{ dtype: dt.uint32, shape: [1], values: [77] }, ints(3, 17, 18, step), ints(-1, -2, -3)];
+      expect(testKernel(device, "advance", inputs, {}, exact)).toEqual(["vulkan/decode/advance"]);
+      const [token, state, history] = inputs.map(arrayOf) as [MxArray, MxArray, MxArray];
+      checkDefinition("advance", inputs, {}, exact, advance(token, state, history));
+    }
+  });
   test("chooseToken takes the first of equal logits, and treats NaN as argmax does", () => {
     for (const values of [[1, 3, 3, 2], [Number.NaN, 3, 1, 2], [1, Number.NaN, 2, 0], new Array<number>(4).fill(Number.NEGATIVE_INFINITY)]) {
       expect(testKernel(device, "chooseToken", [{ dtype: dt.float32, shape: [4], values }, ints(0, 0, 1, 0), ints(0)], { temperature: 0, seed: 0 }, exact)).toHaveLength(1);

@@ -2,12 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { core as mx } from "../src/index.ts";
 import { generateStep, load, makePromptCache } from "../src/llm/index.ts";
-import { arch, demo4bit, demoBf16, distance, idsOf, values } from "./helpers/llm.ts";
-
-type Weights = Record<string, mx.MxArray>;
-const golden = (folder: string): Weights => mx.load(`${folder}/golden.safetensors`) as Weights;
-const numbers = (weights: Weights, name: string): number[] => values(weights[name] as mx.MxArray);
-const argmax = (row: readonly number[]): number => row.indexOf(Math.max(...row));
+import { arch, argmax, demo4bit, demoBf16, distance, forwardInChunks, golden, idsOf, numbers, values } from "./helpers/llm.ts";
 
 describe.each([
   ["4-bit", demo4bit, "test/fixtures/demo-4bit"],
@@ -68,10 +63,7 @@ describe.each(["qwen2", "qwen3", "qwen3-tied", "llama", "llama-rope3", "mistral"
   test("token by token, and in chunks", async () => {
     const { model } = await load(arch(name), { dtype: "float32" });
     for (const size of [1, 5, 7, 16]) {
-      const cache = makePromptCache(model);
-      const rows: number[] = [];
-      for (let i = 0; i < ids.length; i += size) rows.push(...mx.tidy(() => [values(model.forward(idsOf(ids.slice(i, i + size)), cache)), cache] as const)[0]);
-      expect(distance(rows, logits) / range).toBeLessThan(1e-4);
+      expect(distance(forwardInChunks(model, ids, size), logits) / range).toBeLessThan(1e-4);
     }
   });
   test("16 greedy tokens, whatever the prefill step", async () => {

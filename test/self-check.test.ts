@@ -6,13 +6,16 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { elementwiseStep } from "../src/codegen/elementwise-spirv.ts";
 import type { View } from "../src/core/array.ts";
 import { expr as e } from "../src/core/expr.ts";
-import type { GpuKernel } from "../src/core/gpu.ts";
+import type { GpuKernel, GpuLaunch } from "../src/core/gpu.ts";
+import { samplesOf } from "../src/debug/samples.ts";
 import { type Sample, checkKernels, selfCheck } from "../src/debug/self-check.ts";
+import { generateStep, load } from "../src/llm/index.ts";
 import * as mx from "../src/mx.ts";
 import { closedKernels } from "../src/schedule/gate.ts";
-import { installBeforeGpu, stats } from "../src/schedule/run.ts";
+import { addTracer, installBeforeGpu, stats } from "../src/schedule/run.ts";
 import { opNamed } from "./helpers/gpu.ts";
 import { chooseTestDevice } from "./helpers/gpu-scheduler.ts";
+import { arch } from "./helpers/llm.ts";
 import { skipReason } from "./helpers/vulkan.ts";
 
 chooseTestDevice();
@@ -73,6 +76,23 @@ describe.skipIf(skipReason)(`self-check${skipReason ? ` (skipped: ${skipReason})
     gpu.push(liar);
     expect([...checkKernels([sample]).keys()]).toEqual(["vulkan/test/liar"]);
   });
+  test("a device that is lost, or full, meanwhile says nothing about its kernels", () => {
+    for (const code of ["DEVICE_LOST", "OUT_OF_DEVICE_MEMORY"]) {
+      const gone: GpuKernel = {
+        ...liar,
+        launch: () => {
+          throw Object.assign(new Error("injected"), { code });
+        },
+      };
+      gpu.unshift(gone);
+      expect(() => selfCheck([sample])).toThrow("injected");
+      gpu.shift();
+      expect(closedKernels.size).toBe(0);
+      expect(files()).toEqual([]);
+    }
+    selfCheck([sample]);
+    expect(files()).toHaveLength(1);
+  });
   test("it is closed, reported once and remembered", () => {
     gpu.unshift(liar);
     selfCheck([sample]);
@@ -98,6 +118,33 @@ describe.skipIf(skipReason)(`self-check${skipReason ? ` (skipped: ${skipReason})
     selfCheck([sample]);
     expect(closedKernels.size).toBe(0);
     expect(JSON.parse(readFileSync(join(folder, files()[0] as string), "utf8"))).toMatchObject({ closed: {} });
+  });
+  test.each(["normProject", "projectAdd", "chooseToken"])("a fused kernel of decoding that lies (%s) is closed, and decoding goes on by plain ops with the same tokens", async (name) => {
+    const kernels = opNamed(name).gpu as GpuKernel[];
+    const [honest] = kernels as [GpuKernel];
+    const samples = samplesOf().filter((s) => s.name.startsWith(name) && s.name.endsWith("float32"));
+    expect(samples.length).toBeGreaterThan(1);
+    mx.setDefaultDevice("gpu");
+    try {
+      const { model } = await load(arch("qwen3"), { dtype: "float32" });
+      const tokens = (): number[] => [...generateStep([5, 6, 7], model, { maxTokens: 8 })].map(([token]) => token);
+      const seen = new Set<string>();
+      const remove = addTracer({ recorded: (_node, kernel) => seen.add(kernel) });
+      const expected = tokens();
+      if (name !== "chooseToken") expect(seen).toContain(honest.name);
+      // It takes half of the rows or logits for all of them.
+      const half = (l: GpuLaunch): GpuLaunch => ({ ...l, steps: l.steps.map((s) => ({ ...s, words: s.words.map((w, i) => (i === 0 ? w >> 1 : w)) })) });
+      kernels.splice(0, 1, { ...honest, launch: (...given) => half(honest.launch(...given)) });
+      selfCheck(samples);
+      expect([...closedKernels.keys()]).toEqual([honest.name]);
+      seen.clear();
+      expect(tokens()).toEqual(expected);
+      remove();
+      expect(seen).not.toContain(honest.name);
+    } finally {
+      kernels.splice(0, 1, honest);
+      mx.setDefaultDevice("cpu");
+    }
   });
   test("MLX_VK_SELF_CHECK=0 leaves it out", () => {
     vi.stubEnv("MLX_VK_SELF_CHECK", "0");

@@ -1,6 +1,6 @@
 #version 460
 // Choosing the next token. STEP 0: each workgroup finds the best of its part of the logits. STEP 1: one workgroup finds the best of those and moves the state on:
-// [token, position, length, step], and history[step] = token. With a temperature the scores are logits / temperature plus Gumbel noise, so that the best one is a
+// [token, position, length, step], and history[step] = token (advance.glsl). With a temperature the scores are logits / temperature plus Gumbel noise, so that the best one is a
 // draw from the softmax (Gumbel-max); its random bits are those of Threefry-2x32 (Salmon et al. 2011) with the key [seed, step].
 #include "common/types.glsl"
 layout(constant_id = 0) const uint lanes = 256;
@@ -8,7 +8,7 @@ layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const bool drawn = false;
 #extension GL_KHR_shader_subgroup_arithmetic : require
 
-layout(buffer_reference, std430, buffer_reference_align = 4) buffer I32Ptr { int at[]; };
+#include "advance.glsl"
 #if STEP == 0
 layout(push_constant) uniform Push {
   RawPtr logits;
@@ -114,12 +114,7 @@ void main() {
   if (gl_LocalInvocationIndex == 0) {
     // As argmax: nothing is greater than a NaN in the first place.
     const int token = index == 0xffffffffu || isnan(toFloat(logits.at[0])) ? 0 : int(index);
-    const int at = state.at[3];
-    state.at[0] = token;
-    state.at[1]++;
-    state.at[2]++;
-    state.at[3] = at + 1;
-    history.at[clamp(at, 0, int(historyLength) - 1)] = token;
+    advance(state, history, historyLength, token);
   }
 }
 #endif

@@ -19,4 +19,4 @@ const others = (type: string, T: number): Variants => ({
   [`advance_${type}`]: { source: "choose.comp", defines: { T, STEP: 1 } },
 });
 
-export const variants: Variants = Object.assign({}, ...Object.entries(types).map(([type, T]) => ({ ...projections(type, T), ...others(type, T) }))) as Variants;
+export const variants: Variants = Object.assign({ given: { source: "given.comp" } }, ...Object.entries(types).map(([type, T]) => ({ ...projections(type, T), ...others(type, T) }))) as Variants;

@@ -1,16 +1,14 @@
 /** `explain`: which kernel would compute each op of a graph, and why the others would not, on both devices. Nothing runs. */
-import { type ArrayDesc, MxArray, type View } from "../core/array.ts";
-import { stream } from "../core/device.ts";
+import type { ArrayDesc, MxArray, View } from "../core/array.ts";
 import { type Value, expr } from "../core/expr.ts";
 import type { GpuDevice } from "../core/gpu.ts";
-import { tidy } from "../core/memory.ts";
 import type { Kernel, Layout, Node } from "../core/op.ts";
 import { formatShape, isContiguous, rowStrides } from "../core/shape.ts";
 import { gpuStatus, vulkanBackend } from "../backend/vulkan/index.ts";
 import { elementwiseStep } from "../codegen/elementwise-spirv.ts";
 import { type Switches, type Verdict, check, checkGpu, generatedClosed, readSwitches } from "../schedule/gate.ts";
 import { type Item, fuse, tapeOf } from "../schedule/plan.ts";
-import { GroupBuilder, alignedPart, broadcastStrides, descsOf, satisfies } from "../schedule/run.ts";
+import { GroupBuilder, alignedPart, broadcastStrides, definitionOf, descsOf, satisfies } from "../schedule/run.ts";
 
 /** What one device would do with an op. */
 interface Choice {
@@ -111,18 +109,11 @@ class Explainer {
   }
   /** The ops that an op is made of. The graph is put together and taken apart again. */
   private composite(node: Node): void {
-    const { op, params, inputs, outputs } = node;
-    const scope = stream(node.stream);
-    let results: readonly MxArray[];
-    try {
-      results = tidy(() => (op.composite as NonNullable<typeof op.composite>)(inputs.map((d) => new MxArray(d)), params));
-    } finally {
-      scope[Symbol.dispose]();
-    }
+    const results = definitionOf(node);
     this.depth += 2;
     this.tape(tapeOf(results.map((r) => r.desc)));
     this.depth -= 2;
-    outputs.forEach((o, i) => this.place(o, this.of((results[i] as MxArray).desc)));
+    node.outputs.forEach((o, i) => this.place(o, this.of((results[i] as MxArray).desc)));
     for (const r of results) r.dispose();
   }
 }

@@ -38,6 +38,12 @@ function feedForward(m: MLP, h: MxArray, norm: nn.RMSNorm): MxArray {
   return mx.decode.projectAdd(inner, m.downProj, h, m.downProj.bias);
 }
 
+/** True when the fused ops have what the model is made of: they multiply with dense matrices and with affine ones, which have biases beside their scales. */
+export const canFuse = (model: Decoder, output: Projection | nn.Embedding | nn.QuantizedEmbedding): boolean =>
+  [output, model.embedTokens].every(isAffine) &&
+  model.layers.every(({ selfAttn: a, mlp: m }) => m.isSilu && [a.qProj, a.kProj, a.vProj, a.oProj, m.gateProj, m.upProj, m.downProj].every(isAffine));
+const isAffine = (m: Projection | nn.Embedding | nn.QuantizedEmbedding): boolean => !("scales" in m) || m.biases !== undefined;
+
 /** Logits (1, V) of the position behind those in `cache`, which is extended by it. `ids` (1, 1). The same as the layers' forward, up to the rounding of sums. */
 export function fusedStep(model: Decoder, output: Projection | nn.Embedding | nn.QuantizedEmbedding, ids: MxArray, cache: PromptCache, at: StepPosition): MxArray {
   let h = mx.decode.embedRow(mx.reshape(ids, [1]), model.embedTokens);

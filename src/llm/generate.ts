@@ -103,27 +103,25 @@ function* run(ids: readonly number[], model: LanguageModel, options: GenerateSte
   let current = -1;
   let decode: DecodeStep | undefined;
   let loop: DeviceLoop | undefined;
-  /** False once a step could not be recorded for the device. */
-  let loops = logitsProcessors.length === 0;
+  // One number of the global sequence gives all keys of a text, so that a seed gives the same text on every device.
+  const seed = sampler.keyed ? mx.tidy(() => mx.random.bits([1], 4, null, mx.cpu).item() as number) : 0;
 
-  /** Chooses from logits with the processors and the sampler. */
-  const choose = (l: MxArray): number =>
-    mx.tidy(() => {
-      let processed = l;
-      for (const process of logitsProcessors) processed = process(tokens, processed);
-      return sampler(processed).item() as number;
-    });
+  const process = (l: MxArray): MxArray => logitsProcessors.reduce((processed, p) => p(tokens, processed), l);
+  const choose = (l: MxArray): MxArray => (sampler.keyed ? sampler(l, mx.array([seed, tokens.length], mx.uint32)) : sampler(l));
   /** The next token by the device's own loop, if it can run there. */
-  const looped = (token: number, left: number): number | undefined => {
-    if (!loops || !DeviceLoop.supports(model, cache, sampler)) return undefined;
-    loop ??= new DeviceLoop(model, cache, sampler);
-    const next = loop.step(token, left);
-    if (next === undefined) loops = false;
-    else tokens.push(next);
+  const looped = (left: number): number | undefined => {
+    if (!DeviceLoop.supports(model, cache, sampler, logitsProcessors)) return undefined;
+    loop ??= new DeviceLoop(model, cache, sampler, logitsProcessors, seed);
+    if (loop.tries) {
+      decode?.dispose();
+      decode = undefined;
+    }
+    const next = loop.step(tokens, left);
+    if (next !== undefined) tokens.push(next);
     return next;
   };
   const step = (input: readonly number[], left: number): number => {
-    const next = input.length === 1 ? looped(input[0] as number, left) : undefined;
+    const next = input.length === 1 ? looped(left) : undefined;
     if (next !== undefined) {
       logits?.dispose();
       logits = undefined;
@@ -133,16 +131,16 @@ function* run(ids: readonly number[], model: LanguageModel, options: GenerateSte
       decode ??= new DecodeStep(model, cache, logitsProcessors.length === 0 ? sampler : undefined);
       const result = decode.run(input[0] as number);
       if (logits !== result.logits) logits?.dispose();
-      logits = result.logits;
-      const token = result.choice ?? choose(logits);
+      const processed = mx.tidy(() => process(result.logits));
+      logits = processed;
+      const token = result.choice ?? mx.tidy(() => choose(processed).item() as number);
       tokens.push(token);
       return token;
     }
     const [chosen, raw] = mx.tidy(() => {
-      let l = model.nextLogits(mx.array([[...input]], mx.int32), cache);
-      for (const process of logitsProcessors) l = process(tokens, l);
+      const l = process(model.nextLogits(mx.array([[...input]], mx.int32), cache));
       // The caches are part of the result so that buffers that grew in here outlive the scope.
-      return [sampler(l), l, cache] as const;
+      return [choose(l), l, cache] as const;
     });
     // Outside of the scope: with its handles closed, each intermediate result is given back as soon as it was used.
     mx.eval(chosen);

@@ -4,14 +4,25 @@ import { core as mx, type MxArray } from "../index.ts";
 /**
  * Logits (1, V) -> token ids (1). A shift that is the same for a whole row does not matter, so logits need not be normalised.
  */
-export type Sampler = ((logits: MxArray) => MxArray) & {
+export type Sampler = ((logits: MxArray, key?: MxArray) => MxArray) & {
   /** True when the choice depends on the logits alone, so that it may be recorded with the model's step. */
   readonly recordable?: boolean;
-  /** Of a draw from all tokens, or 0 for the most probable one: such a choice can be made on the GPU. */
+  /** True when it takes a key (uint32 of shape [2]) as a second argument and depends on that and the logits alone. Generation gives the key [seed, number of tokens so far]. */
+  readonly keyed?: boolean;
+  /** Of a draw from all tokens, or 0 for the most probable one: a kernel of the GPU makes such a choice. */
   readonly temperature?: number;
 };
 /** Changes logits (1, V), given the ids of the prompt and of all tokens so far. */
-export type LogitsProcessor = (tokens: readonly number[], logits: MxArray) => MxArray;
+export type LogitsProcessor = ((tokens: readonly number[], logits: MxArray) => MxArray) & {
+  /** The same of the last tokens as an array, so that it may be recorded with the model's step. */
+  readonly recent?: RecentProcessor;
+};
+export interface RecentProcessor {
+  /** How many of the last tokens it looks at. */
+  readonly context: number;
+  /** `recent`: int32 [context], oldest first; -1 where there are fewer tokens, but the last one is always there. */
+  apply(recent: MxArray, logits: MxArray): MxArray;
+}
 
 export interface SamplerOptions {
   /** Temperature; 0 takes the most probable token. Default 0. */
@@ -49,16 +60,20 @@ export function makeSampler(options: SamplerOptions = {}): Sampler {
   if (!Number.isInteger(topK) || topK < 0) throw new Error(`[makeSampler] topK must be a whole number, 0 or more, got ${topK}`);
   if (!Number.isInteger(minTokensToKeep) || minTokensToKeep < 1) throw new Error(`[makeSampler] minTokensToKeep must be a whole number, 1 or more, got ${minTokensToKeep}`);
   if (temp === 0) return Object.assign((logits: MxArray) => mx.argmax(logits, -1), { recordable: true, temperature: 0 });
-  if (topP % 1 === 0 && minP === 0 && xtcProbability === 0 && topK === 0) return Object.assign((logits: MxArray) => categoricalSampling(logits.astype(mx.float32), temp), { temperature: temp });
-  if (topK > 0 && xtcProbability === 0) return (logits) => sampleTop(logits.astype(mx.float32), { temp, topK, topP, minP, minTokensToKeep });
-  return (logits) => {
+  if (topP % 1 === 0 && minP === 0 && xtcProbability === 0 && topK === 0) return Object.assign((logits: MxArray, key?: MxArray) => categoricalSampling(logits.astype(mx.float32), temp, key), { keyed: true, temperature: temp });
+  const top = { temp, topK, topP, minP, minTokensToKeep };
+  if (topK > 0 && xtcProbability === 0) return Object.assign((logits: MxArray, key?: MxArray) => sampleTop(logits.astype(mx.float32), top, key), { keyed: true });
+  const sample = (logits: MxArray, key?: MxArray): MxArray => {
+    // XTC draws, too.
+    const [own, other] = key && xtcProbability > 0 ? mx.random.split(key) : [key];
     let l = logits.astype(mx.float32);
     if (topP > 0 && topP < 1) l = applyTopP(l, topP);
     if (minP > 0) l = applyMinP(l, minP, minTokensToKeep);
-    if (xtcProbability > 0) l = applyXtc(l, xtcProbability, xtcThreshold, xtcSpecialTokens);
+    if (xtcProbability > 0) l = applyXtc(l, xtcProbability, xtcThreshold, xtcSpecialTokens, other);
     if (topK > 0) l = applyTopK(l, topK);
-    return categoricalSampling(l, temp);
+    return categoricalSampling(l, temp, own);
   };
+  return Object.assign(sample, { keyed: true });
 }
 
 /** Elements per block in the search for the greatest. */
@@ -100,7 +115,7 @@ function topLogits(logits: MxArray, k: number): { values: MxArray; ids: MxArray 
  * Draws from the k most probable tokens, of which top-p and min-p keep the first ones: as filtering the whole vocabulary by top-p, min-p and
  * top-k would, since each of the three keeps a beginning of the same ranking. logits (B, V) -> (B).
  */
-function sampleTop(logits: MxArray, o: { temp: number; topK: number; topP: number; minP: number; minTokensToKeep: number }): MxArray {
+function sampleTop(logits: MxArray, o: { temp: number; topK: number; topP: number; minP: number; minTokensToKeep: number }, key?: MxArray): MxArray {
   const k = Math.min(o.topK, logits.shape.at(-1) as number);
   const { values, ids } = topLogits(logits, k);
   let kept = values;
@@ -115,12 +130,12 @@ function sampleTop(logits: MxArray, o: { temp: number; topK: number; topP: numbe
     const always = mx.less(mx.arange(0, k, 1, mx.int32), int32(o.minTokensToKeep));
     kept = mx.where(mx.logicalOr(enough, always), kept, mx.array(none));
   }
-  const drawn = categoricalSampling(kept, o.temp);
+  const drawn = categoricalSampling(kept, o.temp, key);
   return mx.squeeze(pick(ids, mx.expandDims(drawn, -1)), -1);
 }
 
-/** Draws from softmax(logits / temp): logits (..., V) -> (...). */
-export const categoricalSampling = (logits: MxArray, temp: number): MxArray => mx.random.categorical(mx.multiply(logits, 1 / temp));
+/** Draws from softmax(logits / temp): logits (..., V) -> (...). Without a key (uint32 of shape [2]) it takes the next one of the global sequence. */
+export const categoricalSampling = (logits: MxArray, temp: number, key?: MxArray): MxArray => mx.random.categorical(mx.multiply(logits, 1 / temp), -1, null, null, key);
 
 /** Sets all but the k greatest logits to -inf: (..., V) -> (..., V). */
 export function applyTopK(logits: MxArray, topK: number): MxArray {
@@ -155,7 +170,7 @@ export function applyTopP(logits: MxArray, topP: number): MxArray {
  * XTC, "exclude top choices" (p-e-w 2024): with probability `xtcProbability` sets all tokens above `xtcThreshold` but the least probable
  * of them to -inf.
  */
-export function applyXtc(logits: MxArray, xtcProbability: number, xtcThreshold: number, xtcSpecialTokens: readonly number[] = []): MxArray {
+export function applyXtc(logits: MxArray, xtcProbability: number, xtcThreshold: number, xtcSpecialTokens: readonly number[] = [], key?: MxArray): MxArray {
   requireRange("xtcProbability", xtcProbability, 0, 1);
   requireRange("xtcThreshold", xtcThreshold, 0, 0.5);
   const probs = mx.softmax(logits, -1);
@@ -164,7 +179,7 @@ export function applyXtc(logits: MxArray, xtcProbability: number, xtcThreshold: 
   if (xtcSpecialTokens.length > 0) {
     removed = mx.putAlongAxis(removed, tokenIndex(xtcSpecialTokens, removed), mx.array(false), -1);
   }
-  const keepAll = mx.greater(mx.random.uniform(0, 1, [1]), xtcProbability);
+  const keepAll = mx.greater(mx.random.uniform(0, 1, [1], mx.float32, key), xtcProbability);
   return mx.where(mx.logicalOr(keepAll, mx.logicalNot(removed)), logits, mx.array(none, logits.dtype));
 }
 
@@ -193,41 +208,46 @@ export function makeLogitsProcessors(options: LogitsProcessorOptions = {}): Logi
   const processors: LogitsProcessor[] = [];
   if (logitBias) {
     const bias = new Map(logitBias instanceof Map ? logitBias : Object.entries(logitBias).map(([id, b]) => [Number(id), b]));
-    if (bias.size > 0) processors.push((_tokens, logits) => addAt(logits, bias));
+    const add = (logits: MxArray): MxArray => addAt(logits, tokenIndex([...bias.keys()], logits), mx.array(Float32Array.from(bias.values())));
+    if (bias.size > 0) processors.push(ofRecent(0, (_recent, logits) => add(logits)));
   }
   if (!(repetitionPenalty >= 0)) throw new Error(`[makeLogitsProcessors] repetitionPenalty must be 0 or more, got ${repetitionPenalty}`);
-  if (repetitionPenalty !== 0 && repetitionPenalty !== 1) processors.push(repetition(repetitionPenalty, repetitionContextSize));
-  if (presencePenalty !== 0) {
-    processors.push((tokens, logits) => addAt(logits, new Map([...counts(tokens, presenceContextSize).keys()].map((id) => [id, -presencePenalty]))));
+  if (repetitionPenalty !== 0 && repetitionPenalty !== 1 && repetitionContextSize > 0) processors.push(ofRecent(repetitionContextSize, repetition(repetitionPenalty)));
+  if (presencePenalty !== 0 && presenceContextSize > 0) {
+    processors.push(ofRecent(presenceContextSize, (recent, logits) => addAt(logits, recentIndex(recent, logits), mx.full(recent.shape, -presencePenalty, mx.float32))));
   }
-  if (frequencyPenalty !== 0) {
-    processors.push((tokens, logits) => addAt(logits, new Map([...counts(tokens, frequencyContextSize)].map(([id, n]) => [id, -frequencyPenalty * n]))));
+  if (frequencyPenalty !== 0 && frequencyContextSize > 0) {
+    processors.push(ofRecent(frequencyContextSize, (recent, logits) => addAt(logits, recentIndex(recent, logits), mx.multiply(countsOf(recent), -frequencyPenalty))));
   }
   return processors;
 }
 
-/** How often each id occurs among the last `size` tokens. */
-function counts(tokens: readonly number[], size: number): Map<number, number> {
-  const found = new Map<number, number>();
-  for (const id of size > 0 ? tokens.slice(-size) : []) found.set(id, (found.get(id) ?? 0) + 1);
-  return found;
+/** A processor that looks at the last `context` tokens only. */
+function ofRecent(context: number, apply: RecentProcessor["apply"]): LogitsProcessor {
+  const process: LogitsProcessor = (tokens, logits) => {
+    const recent = context > 0 ? tokens.slice(-context) : [];
+    return context > 0 && recent.length === 0 ? logits : apply(mx.array(Int32Array.from(recent)), logits);
+  };
+  return Object.assign(process, { recent: { context, apply } });
 }
+/** The last tokens, with the very last one in place of those that are not there. */
+const known = (recent: MxArray): MxArray => mx.where(mx.less(recent, int32(0)), recent.index(mx.Slice(-1)), recent);
+/** Their ids as an index (1, ..., n) along the last axis of logits (1, V). An id may stand there twice: what is written for it must be equal. */
+const recentIndex = (recent: MxArray, logits: MxArray): MxArray => mx.reshape(known(recent), [...logits.shape.slice(0, -1).map(() => 1), recent.size]);
+/** How often each of the last tokens stands among them, float32. */
+const countsOf = (recent: MxArray): MxArray => mx.sum(mx.equal(mx.expandDims(known(recent), 1), mx.expandDims(recent, 0)).astype(mx.float32), 1);
 
-/** Adds values to the logits of single ids: logits (1, V). */
-function addAt(logits: MxArray, values: ReadonlyMap<number, number>): MxArray {
-  if (values.size === 0) return logits;
-  const index = tokenIndex([...values.keys()], logits);
-  const added = mx.reshape(mx.array(Float32Array.from(values.values())), index.shape).astype(logits.dtype);
+/** Adds values to the logits (1, V) at an index. */
+function addAt(logits: MxArray, index: MxArray, values: MxArray): MxArray {
+  const added = mx.reshape(values, index.shape).astype(logits.dtype);
   return mx.putAlongAxis(logits, index, mx.add(mx.takeAlongAxis(logits, index, -1), added), -1);
 }
 
-function repetition(penalty: number, contextSize: number): LogitsProcessor {
-  return (tokens, logits) => {
-    const seen = [...counts(tokens, contextSize).keys()];
-    if (seen.length === 0) return logits;
-    const index = tokenIndex(seen, logits);
+const repetition =
+  (penalty: number): RecentProcessor["apply"] =>
+  (recent, logits) => {
+    const index = recentIndex(recent, logits);
     const old = mx.takeAlongAxis(logits, index, -1);
     const changed = mx.where(mx.less(old, 0), mx.multiply(old, penalty), mx.divide(old, penalty));
     return mx.putAlongAxis(logits, index, changed, -1);
   };
-}

@@ -5,7 +5,7 @@
 import { core as mx, nn, type MxArray } from "../index.ts";
 import { KVCache, type PromptCache } from "./cache.ts";
 import { attentionSizes, type DecoderConfig } from "./config.ts";
-import { fusedStep } from "./fused-step.ts";
+import { canFuse, fusedStep } from "./fused-step.ts";
 import { contextLength, makeRope, type ScaledRoPE } from "./rope.ts";
 
 /** What differs between the models of the family. */
@@ -220,7 +220,8 @@ export class CausalLM extends nn.Module {
   /** Logits of the last position only: ids (B, T) -> (B, vocabulary). What generation needs, without T - 1 passes through the output layer. */
   nextLogits(ids: MxArray, cache?: PromptCache, at?: StepPosition): MxArray {
     const [B, T] = ids.shape as [number, number];
-    if (at && cache && B === 1 && mx.decode.fusedSteps() && this.model.layers.every((l) => l.mlp.isSilu)) return fusedStep(this.model, this.lmHead ?? this.model.embedTokens, ids, cache, at);
+    const output = this.lmHead ?? this.model.embedTokens;
+    if (at && cache && B === 1 && mx.decode.fusedSteps() && canFuse(this.model, output)) return fusedStep(this.model, output, ids, cache, at);
     const h = this.model.forward(ids, cache, at);
     const last = T === 1 ? h : h.index(mx.Slice(), mx.Slice(T - 1, T), mx.Slice());
     return mx.reshape(this.#logits(last), [B, this.#config.vocab_size]);

@@ -1,10 +1,11 @@
 /** GPU kernels of a decode step. Each workgroup prepares the vector itself, so that a layer takes five dispatches and none waits for another workgroup. */
 import type { View } from "../core/array.ts";
-import { type GpuDevice, type GpuKernel, type GpuLaunch, type GpuPointer, floatWord, gpuInput, gpuOutput, gpuScratchIn, gpuScratchOut, gpuUpdate } from "../core/gpu.ts";
+import { type GpuDevice, type GpuKernel, type GpuLaunch, type GpuPointer, floatWord, gpuInput, gpuOutput, gpuScratchIn, gpuScratchOut, gpuUpdate, halfNeeds } from "../core/gpu.ts";
+import { floatSuffix } from "./norm-gpu.ts";
+import { fixedTurns } from "./rope-gpu.ts";
 import type { AttentionStepParams, ChooseParams, CombineParams, Packing, ProjectionParams, Rope } from "./decode.ts";
 
-const suffix: Readonly<Record<string, string>> = { float32: "f32", float16: "f16", bfloat16: "bf16" };
-const suffixOf = (v: View): string => suffix[v.dtype.name] as string;
+const suffixOf = (v: View): string => floatSuffix(v) as string;
 const last = (v: View): number => v.shape[v.shape.length - 1] as number;
 const needs = ["storageBuffer16BitAccess", "shaderInt16"] as const;
 const threads = 256;
@@ -13,8 +14,7 @@ const threads = 256;
 const subgroup = (device: GpuDevice): { subgroupSize?: number } => (device.features.subgroupSizeControl ? { subgroupSize: device.subgroupSize } : {});
 
 function refuseDevice(element: View, device: GpuDevice): string | undefined {
-  if (!suffix[element.dtype.name]) return `cannot: dtype ${element.dtype}`;
-  if (element.dtype.name === "float16" && !device.features.shaderFloat16) return "cannot: float16 arithmetic is missing";
+  if (!floatSuffix(element)) return `cannot: dtype ${element.dtype}`;
   if (device.subgroupSize < 4) return "cannot: subgroups of less than 4";
   return device.groupInvocations < threads ? `cannot: workgroups of less than ${threads}` : undefined;
 }
@@ -134,7 +134,7 @@ export function productKernel<P extends object>(name: keyof typeof plans, given?
   return {
     name: `vulkan/decode/${name}${given ? JSON.stringify(given) : ""}`,
     ...(plan.tail.length > 0 ? { inPlace: plan.tail } : {}),
-    gate: { needs, refuse: (inputs, p, _outputs, device) => refuseProduct(plan, inputs, p as unknown as ProductParams, device) },
+    gate: { ...(plan.combines ? { needs } : { typeNeeds: halfNeeds }), refuse: (inputs, p, _outputs, device) => refuseProduct(plan, inputs, p as unknown as ProductParams, device) },
     launch: (inputs, _outputs, p, device) => launchProduct(name, plan, inputs, p as unknown as ProductParams, device, given),
   };
 }
@@ -158,9 +158,8 @@ function fractionsOf(rope: Rope): number[] {
   const words: number[] = [];
   for (let i = 0; i < rope.dims / 2; i++) {
     const frequency = rope.wavelengths ? 1 / Math.fround(rope.wavelengths[i] as number) : (rope.base as number) ** ((-2 * i) / rope.dims);
-    const turns = (rope.scale * frequency) / (2 * Math.PI);
-    const high = (turns - Math.floor(turns)) * 2 ** 32;
-    words.push(Math.floor(high), Math.floor((high - Math.floor(high)) * 2 ** 32));
+    const [low, high] = fixedTurns((rope.scale * frequency) / (2 * Math.PI));
+    words.push(high, low);
   }
   return words;
 }
@@ -179,7 +178,7 @@ export const gpuAttentionStep: readonly GpuKernel<AttentionStepParams>[] = [
       [2, 3],
     ],
     gate: {
-      needs,
+      typeNeeds: halfNeeds,
       refuse([qkv, , keys, values, ...norms], p, _outputs, device) {
         const element = qkv as View;
         if (p.headDim % 8 !== 0 || p.headDim > 8 * threads) return `cannot: heads of ${p.headDim} elements`;
@@ -254,7 +253,7 @@ export const gpuChoose: readonly GpuKernel<ChooseParams>[] = [
       [0, 1],
       [1, 2],
     ],
-    gate: { needs, refuse: ([logits], _p, _outputs, device) => (tooBig(logits as View) ? "cannot: more than 2^31 elements" : refuseDevice(logits as View, device)) },
+    gate: { typeNeeds: halfNeeds, refuse: ([logits], _p, _outputs, device) => (tooBig(logits as View) ? "cannot: more than 2^31 elements" : refuseDevice(logits as View, device)) },
     launch([logits, , history], _outputs, { temperature, seed }) {
       const n = (logits as View).size;
       const parts = Math.max(1, Math.min(128, Math.ceil(n / (4 * threads))));
@@ -276,5 +275,15 @@ export const gpuChoose: readonly GpuKernel<ChooseParams>[] = [
       };
       return { steps: [best, advance], scratch: [8 * parts] };
     },
+  },
+];
+export const gpuAdvance: readonly GpuKernel[] = [
+  {
+    name: "vulkan/decode/advance",
+    bases: [
+      [0, 1],
+      [1, 2],
+    ],
+    launch: (_inputs, [, history]) => ({ steps: [{ shader: "decode/given", buffers: [gpuInput(0), gpuUpdate(0), gpuUpdate(1)], words: [(history as View).size], groups: [1, 1, 1] }] }),
   },
 ];

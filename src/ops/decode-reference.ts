@@ -170,13 +170,19 @@ function gumbelAt(i: number, n: number, k0: number, k1: number): number {
   return -Math.log(-Math.log(Math.min(Math.fround(Math.fround(bits) * 2 ** -32), 1 - 2 ** -24)));
 }
 export function referenceChoose(data: readonly Float64Array[], _avals: readonly Aval[], p: ChooseParams): Float64Array[] {
-  const [logits, state, history] = data.map((x) => x.slice()) as [Float64Array, Float64Array, Float64Array];
+  const [logits, state, history] = data as readonly [Float64Array, Float64Array, Float64Array];
   const step = state[3] as number;
   const scores = p.temperature === 0 ? logits : logits.map((x, i) => x / p.temperature + gumbelAt(i, logits.length, p.seed, step));
   let token = 0;
   scores.forEach((s, i) => {
     if (s > (scores[token] as number)) token = i;
   });
-  history[Math.max(0, Math.min(step, history.length - 1))] = token;
+  return referenceAdvance([Float64Array.of(token), state, history]);
+}
+export function referenceAdvance(data: readonly Float64Array[]): Float64Array[] {
+  const [[token], state, old] = data as unknown as [[number], Float64Array, Float64Array];
+  const history = old.slice();
+  const step = state[3] as number;
+  history[step % history.length] = token;
   return [Float64Array.of(token, (state[1] as number) + 1, (state[2] as number) + 1, step + 1), history];
 }

@@ -8,15 +8,16 @@ import { type Dtype, bfloat16, float16, float32, int32, uint32 } from "../core/d
 import { env } from "../core/env.ts";
 import { opError } from "../core/error.ts";
 import { type Apply, defineOp } from "../core/op.ts";
+import { noRule } from "../core/rules.ts";
 import { formatShape, sizeOf } from "../core/shape.ts";
 import { argmax } from "./argreduce.ts";
-import { add, divide, floorDivide, maximum, multiply, subtract } from "./binary.ts";
+import { add, divide, floorDivide, maximum, multiply, remainder, subtract } from "./binary.ts";
 import { equal, less, logicalAnd } from "./compare.ts";
 import { concatenate } from "./concat.ts";
 import { fromNumbers, toArray } from "./convert.ts";
 import { arange, zeros } from "./creation.ts";
-import { gpuAttentionStep, gpuChoose, gpuEmbed, gpuProducts } from "./decode-gpu.ts";
-import { referenceAttention, referenceChoose, referenceCombine, referenceEmbed, referenceGateUp, referenceNormProject, referenceProjectAdd } from "./decode-reference.ts";
+import { gpuAdvance, gpuAttentionStep, gpuChoose, gpuEmbed, gpuProducts } from "./decode-gpu.ts";
+import { referenceAdvance, referenceAttention, referenceChoose, referenceCombine, referenceEmbed, referenceGateUp, referenceNormProject, referenceProjectAdd } from "./decode-reference.ts";
 import { take } from "./indexing.ts";
 import { matmul } from "./matmul.ts";
 import { expandDims, reshape, swapaxes } from "./movement.ts";
@@ -136,7 +137,8 @@ function products(x: MxArray, inputs: readonly MxArray[], at: number, p: { packi
     return own ? add(y, own) : y;
   });
 }
-const noRules = { vjp: "none", jvp: "none", vmap: "none", kernels: [] } as const;
+const inside = noRule("made by the recorded decode step, which nothing transforms");
+const noRules = { vjp: inside, jvp: inside, vmap: inside, kernels: [] } as const;
 
 const normProjectOp: Apply<ProjectionParams> = defineOp<ProjectionParams>({
   name: "normProject",
@@ -279,25 +281,42 @@ const embedRowOp: Apply<{ packing: Packing | null }> = defineOp<{ packing: Packi
   gpu: gpuEmbed,
 });
 
+function inferLoop(op: string, s: Aval, h: Aval): Aval[] {
+  if (s.dtype !== int32 || s.shape.length !== 1 || s.shape[0] !== 4) throw opError(op, `the state must be int32 (4), got ${s.dtype} of shape ${formatShape(s.shape)}`);
+  if (h.dtype !== int32 || h.shape.length !== 1 || h.shape[0] === 0) throw opError(op, `the history must be int32 of shape (n), got ${h.dtype} of shape ${formatShape(h.shape)}`);
+  return [s, h];
+}
 export const chooseOp: Apply<ChooseParams> = defineOp<ChooseParams>({
   name: "chooseToken",
   ...noRules,
-  infer([, state, history]) {
-    const [s, h] = [state, history] as [Aval, Aval];
-    if (s.dtype !== int32 || s.shape.length !== 1 || s.shape[0] !== 4) throw opError("chooseToken", `the state must be int32 (4), got ${s.dtype} of shape ${formatShape(s.shape)}`);
-    if (h.dtype !== int32 || h.shape.length !== 1 || h.shape[0] === 0) throw opError("chooseToken", `the history must be int32 of shape (n), got ${h.dtype} of shape ${formatShape(h.shape)}`);
-    return [s, h];
-  },
+  infer: ([, state, history]) => inferLoop("chooseToken", state as Aval, history as Aval),
   reference: referenceChoose,
   composite([logits, state, history], { temperature, seed }) {
     const flat = reshape(logits as MxArray, [-1]);
     const step = sliceAxis(state as MxArray, 0, 3, 4);
     const key = (): MxArray => concatenate([fromNumbers([1], uint32, [seed]), castTo(step, uint32)], 0);
     const token = temperature === 0 ? argmax(flat, 0, true) : reshape(categorical(multiply(castTo(flat, float32), 1 / temperature), -1, null, null, key()), [1]);
-    const chosen = castTo(token, int32);
-    return [concatenate([chosen, add(sliceAxis(state as MxArray, 0, 1, 4), whole(1))], 0), sliceUpdate(history as MxArray, chosen, step, [0])];
+    return advanced(token, state as MxArray, history as MxArray);
   },
   gpu: gpuChoose,
+});
+/** State and history behind a token (one element). */
+function advanced(token: MxArray, state: MxArray, history: MxArray): MxArray[] {
+  const chosen = castTo(reshape(token, [1]), int32);
+  const place = remainder(sliceAxis(state, 0, 3, 4), whole(history.size));
+  return [concatenate([chosen, add(sliceAxis(state, 0, 1, 4), whole(1))], 0), sliceUpdate(history, chosen, place, [0])];
+}
+export const advanceOp: Apply<object> = defineOp<object>({
+  name: "advance",
+  ...noRules,
+  infer([token, state, history]) {
+    const t = token as Aval;
+    if ((t.dtype !== uint32 && t.dtype !== int32) || sizeOf(t.shape) !== 1) throw opError("advance", `the token must be one int32 or uint32, got ${t.dtype} of shape ${formatShape(t.shape)}`);
+    return inferLoop("advance", state as Aval, history as Aval);
+  },
+  reference: referenceAdvance,
+  composite: ([token, state, history]) => advanced(token as MxArray, state as MxArray, history as MxArray),
+  gpu: gpuAdvance,
 });
 
 // ---- functions
@@ -361,8 +380,11 @@ export function attentionStep(
 export const embedRow = (token: MxArray, table: DecodeMatrix, s?: S): MxArray => embedRowOp([token, ...arraysOf(table)], { packing: packingOf(table) }, s)[0] as MxArray;
 
 /**
- * Chooses a token and moves on: `state` int32 [token, position, length, step] becomes [chosen, position + 1, length + 1, step + 1], and history[step] = chosen.
- * Temperature 0 takes the greatest logit, else a draw from softmax(logits / temperature) with the key [seed, step].
+ * Chooses a token and moves on: `state` int32 [token, position, length, step] becomes [chosen, position + 1, length + 1, step + 1], and history[step] = chosen, where the
+ * history begins anew behind its last element. Temperature 0 takes the greatest logit, else a draw from softmax(logits / temperature) with the key [seed, step].
  */
 export const chooseToken = (logits: MxArray, state: MxArray, history: MxArray, params: ChooseParams, s?: S): [state: MxArray, history: MxArray] =>
   chooseOp([logits, state, history], params, s) as [MxArray, MxArray];
+
+/** As `chooseToken`, for a token that was chosen by other ops: one int32 or uint32. */
+export const advance = (token: MxArray, state: MxArray, history: MxArray, s?: S): [state: MxArray, history: MxArray] => advanceOp([token, state, history], {}, s) as [MxArray, MxArray];

@@ -78,6 +78,8 @@ export class Recorder {
   private readonly asynchronous: boolean;
   private readonly kept: Kept | undefined;
   private readonly held = new Set<Storage>();
+  /** Those of `held` that began here; the others are read. */
+  private readonly made = new Set<Storage>();
   private readonly words: Int32Array;
   private readonly floats: Float32Array;
   private base = 0;
@@ -110,9 +112,14 @@ export class Recorder {
     if (this.kept) {
       s.retain();
       this.held.add(s);
+      this.made.add(s);
       this.kept.storages.push(s);
     }
     return s;
+  }
+  /** True for storages that began in this recording. */
+  makes(s: Storage): boolean {
+    return this.made.has(s);
   }
   /** A recording that runs again needs the arrays it reads. */
   reads(d: ArrayDesc): void {

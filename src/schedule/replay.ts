@@ -7,11 +7,12 @@ import { int32 } from "../core/dtype.ts";
 import { env } from "../core/env.ts";
 import { opError } from "../core/error.ts";
 import { type GpuStep, gpuInput, gpuUpdate } from "../core/gpu.ts";
+import type { Op } from "../core/op.ts";
 import { Storage } from "../core/storage.ts";
 import { vulkanBackend } from "../backend/vulkan/index.ts";
 import type { CommandList } from "../backend/wasm/pool.ts";
 import { wasmBackend } from "../backend/wasm/index.ts";
-import { type ChooseParams, chooseOp } from "../ops/decode.ts";
+import { type ChooseParams, advanceOp, chooseOp } from "../ops/decode.ts";
 import { storeNumbers } from "../ops/convert.ts";
 import { readSwitches, routeGpu } from "./gate.ts";
 import { type Kept, releaseKept } from "./record.ts";
@@ -45,7 +46,7 @@ export class Recording {
     const kept: Kept = { lists: [], storages: [], written: new Set(), refused: undefined };
     kept.after = (gpu) => closeLoop(gpu, loop, kept);
     try {
-      evaluate(descsOf([loop.logits, trees]), false, kept);
+      evaluate(descsOf([loop.logits, loop.choice, trees]), false, kept);
     } catch (error) {
       releaseKept(kept);
       throw error;
@@ -65,13 +66,14 @@ export class Recording {
     if (this.kept.refused !== undefined) throw opError("Recording", `can not run again: ${this.kept.refused}`);
     if (this.kept.lists.length === 0) throw opError("Recording", "was disposed");
     const { pool } = wasmBackend();
+    for (const s of this.kept.written) s.yieldHost();
     for (const list of this.kept.lists) {
       if ("start" in list) pool.run(list);
       else list.backend.replay(list.list);
     }
     // Only what somebody else holds can be read.
     if (this.runs === 0) for (const s of this.kept.written) if (s.refs < 2) this.kept.written.delete(s);
-    for (const s of this.kept.written) s.wroteDevice();
+    for (const s of this.kept.written) s.wroteDevice(true);
     this.runs++;
   }
   /** The work of the last run on the GPU: a value of its timeline. Undefined when the CPU runs it. */
@@ -109,14 +111,13 @@ export class Recording {
 export interface LoopArrays {
   /** int32 (4): token, position, length (= position + 1) and number of the step. The step's work reads them, the next step finds the next values. */
   readonly state: MxArray;
-  /** int32: tokens by number of step, in memory that the host sees (`loopHistory`). */
+  /** int32: tokens by number of step, a ring in memory that the host sees (`loopHistory`). */
   readonly history: MxArray;
   readonly logits: MxArray;
   /** The logits of the last two steps, by parity of the step's number: (2, row), rows of whole 4-byte words. */
   readonly kept: MxArray;
-  /** 0 takes the greatest logit, else a draw at this temperature with keys [seed, step]. */
-  readonly temperature: number;
-  readonly seed: number;
+  /** The greatest logit or a draw of all of them (as `chooseToken`), or the token that other ops of the step chose: one int32 or uint32. */
+  readonly choice: ChooseParams | MxArray;
 }
 
 function closeLoop(gpu: GpuRecorder, loop: LoopArrays, recording: Kept): void {
@@ -125,14 +126,16 @@ function closeLoop(gpu: GpuRecorder, loop: LoopArrays, recording: Kept): void {
   const keep: GpuStep = { shader: "replay/keep", buffers: [gpuInput(0), gpuInput(1), gpuUpdate(0)], words: [words], groups: [Math.min(256, Math.ceil(words / 256)), 1, 1] };
   const refused: string[] = [];
   if (gpu.ready({ steps: [keep] }, "vulkan/replay/keep", refused)) gpu.launch({ steps: [keep] }, [logits, state], [kept], "vulkan/replay/keep");
-  const params: ChooseParams = { temperature: loop.temperature, seed: loop.seed };
-  const kernel = refused.length === 0 ? routeGpu(chooseOp.op, [logits, state, history], params, [state, history], readSwitches(), gpu.backend.device, refused) : undefined;
-  const launch = kernel?.launch([logits, state, history], [state, history], params, gpu.backend.device);
+  const { choice } = loop;
+  const [op, first, params] = choice instanceof MxArray ? [advanceOp.op, choice.desc, {}] : [chooseOp.op as Op, logits, choice];
+  const inputs = [first, state, history];
+  const kernel = refused.length === 0 ? routeGpu(op, inputs, params, [state, history], readSwitches(), gpu.backend.device, refused) : undefined;
+  const launch = kernel?.launch(inputs, [state, history], params, gpu.backend.device);
   if (!kernel || !launch || !gpu.ready(launch, kernel.name, refused)) {
     recording.refused ??= refused.join("; ");
     return;
   }
-  gpu.launch(launch, [logits, state, history], [state, history], kernel.name);
+  gpu.launch(launch, inputs, [state, history], kernel.name);
   gpu.backend.hostReads(gpu.backend.resident(history.storage as Storage));
 }
 

@@ -2,8 +2,9 @@
 import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { onTestFinished } from "vitest";
+import { expect, onTestFinished } from "vitest";
 import { core as mx } from "../../src/index.ts";
+import { type CausalLM, type LoadedModel, generate, makePromptCache, streamGenerate } from "../../src/llm/index.ts";
 
 export const demo4bit = "models/demo-shakespeare-4bit";
 export const demoBf16 = "test/fixtures/demo-bf16";
@@ -35,7 +36,31 @@ export function distance(a: readonly number[], b: readonly number[]): number {
   if (a.length !== b.length) return Number.NaN;
   return a.reduce((worst, x, i) => Math.max(worst, Math.abs(x - (b[i] as number))), 0);
 }
+export const argmax = (row: readonly number[]): number => row.indexOf(Math.max(...row));
+type Weights = Record<string, mx.MxArray>;
+/** Golden outputs of a model folder. */
+export const golden = (folder: string): Weights => mx.load(`${folder}/golden.safetensors`) as Weights;
+export const numbers = (weights: Weights, name: string): number[] => values(weights[name] as mx.MxArray);
 export const idsOf = (ids: readonly number[]): mx.MxArray => mx.array([[...ids]], mx.int32);
+
+/** Logits of all ids, read `size` at a time behind a cache. */
+export function forwardInChunks(model: CausalLM, ids: readonly number[], size: number): number[] {
+  const cache = makePromptCache(model);
+  const rows: number[] = [];
+  for (let i = 0; i < ids.length; i += size) rows.push(...mx.tidy(() => [values(model.forward(idsOf(ids.slice(i, i + size)), cache)), cache] as const)[0]);
+  return rows;
+}
+/** A signal stops generation before its first step, and after the third of many. */
+export async function checkSignal({ model, tokenizer }: LoadedModel): Promise<void> {
+  await expect(generate(model, tokenizer, [5], { signal: AbortSignal.abort() })).rejects.toThrow(/abort/i);
+  const controller = new AbortController();
+  let made = 0;
+  const run = async (): Promise<void> => {
+    for await (const _ of streamGenerate(model, tokenizer, [5], { maxTokens: 50, eosTokenIds: [], signal: controller.signal })) if (++made === 3) controller.abort();
+  };
+  await expect(run()).rejects.toThrow(/abort/i);
+  expect(made).toBe(3);
+}
 
 /** Numbers in [0, 1) that repeat (mulberry32). */
 export function randomFrom(seed: number): () => number {
