@@ -87,6 +87,41 @@ describe("fusion", () => {
     expect(mid.desc.status).toBe("available");
     expect(mid.tolist()).toEqual(mx.exp(x).tolist());
   });
+  it("stores what somebody holds, or reads later, as a further output of the same kernel", () => {
+    for (const dtype of [mx.float32, mx.bfloat16]) {
+      const [x, g] = [range(1000).astype(dtype), mx.exp(range(1000)).astype(dtype)];
+      mx.eval(x, g);
+      const step = (): InstanceType<typeof mx.array>[] => {
+        const m = mx.add(mx.multiply(x, 0.9), mx.multiply(g, 0.1));
+        const v = mx.add(mx.multiply(x, 0.5), mx.square(g));
+        return [mx.subtract(x, mx.divide(m, mx.add(mx.sqrt(mx.abs(v)), 1e-3))), m, v, mx.sum(m), mx.reshape(v, [10, 100])];
+      };
+      const fused = mx.tidy(step);
+      const { delta } = counted(() => mx.eval(fused));
+      expect(delta.fusedGroups).toBe(1);
+      expect(delta.storedNodes).toBe(2);
+      // One kernel, and the sum.
+      expect(delta.commands + delta.dispatches).toBeLessThanOrEqual(3);
+      process.env["MLX_FUSE"] = "0";
+      const plain = mx.tidy(step);
+      mx.eval(plain);
+      delete process.env["MLX_FUSE"];
+      fused.forEach((a, i) => expect(a.astype(mx.float32).tolist()).toEqual(plain[i]?.astype(mx.float32).tolist()));
+    }
+  });
+  it("a result that is read in between is computed where it stands", () => {
+    const x = range(100);
+    const y = mx.tidy(() => {
+      const t = mx.exp(x);
+      // The sum needs t, and the last op needs the sum.
+      return mx.divide(t, mx.sum(t));
+    });
+    const { delta } = counted(() => mx.eval(y));
+    expect(delta.absorbedNodes).toBe(0);
+    const e = (x.tolist() as number[]).map(Math.exp);
+    const total = e.reduce((a, b) => a + b);
+    (y.tolist() as number[]).forEach((v, i) => expect(v).toBeCloseTo((e[i] as number) / total, 6));
+  });
   it("a value used twice inside a group is computed inside it", () => {
     const x = range(64);
     const y = mx.tidy(() => {
@@ -140,7 +175,7 @@ describe("donation and lifetimes", () => {
     const x = range(250_000);
     mx.eval(x);
     mx.resetPeakMemory();
-    const before = mx.getPeakMemory();
+    const before = mx.getActiveMemory();
     const y = mx.tidy(() => {
       let t = x;
       for (let i = 0; i < 50; i++) t = mx.cumsum(t);
@@ -248,6 +283,22 @@ describe("routing", () => {
 
 // The limit is one on host memory, and 4 GiB are the end of 32-bit addresses.
 describe.skipIf(onGpu)("memory limits", () => {
+  it("freed memory beyond the cache limit is not kept, and a reset peak is 0", () => {
+    const before = mx.setCacheLimit(0);
+    const x = mx.zeros([4096]);
+    mx.eval(x);
+    x.dispose();
+    expect(mx.getCacheMemory()).toBe(0);
+    expect(mx.setCacheLimit(before)).toBe(0);
+    const y = mx.zeros([4096]);
+    mx.eval(y);
+    y.dispose();
+    expect(mx.getCacheMemory()).toBeGreaterThanOrEqual(4 * 4096);
+    mx.clearCache();
+    expect(mx.getCacheMemory()).toBe(0);
+    mx.resetPeakMemory();
+    expect(mx.getPeakMemory()).toBe(0);
+  });
   it("an evaluation that needs too much throws with the sizes, and later work is right", () => {
     const before = mx.setMemoryLimit(mx.getActiveMemory() + 8_000_000);
     const x = mx.tidy(() => mx.cumsum(mx.ones([10_000_000])));

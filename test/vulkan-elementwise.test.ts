@@ -268,6 +268,26 @@ describe.skipIf(skipReason !== undefined)(`on the device${skipReason ? ` (skippe
     ]).filter((x) => Math.abs(x) >= 2 ** -126 || x === 0 || Number.isNaN(x));
     same([data.length], [{ dtype: dt.float32, strides: [1], data }], [{ dtype: dt.float32, value: e.math(op as "exp", e.input(0, dt.float32)) }], { ulps: 8 });
   });
+  test.each([
+    ["as the device needs it", undefined],
+    ["corrected", false],
+  ])("division of float32, %s, is within 1 ulp, also of the smallest and greatest numbers", (_, roundsDivision) => {
+    const special = [0, -0, 1, -3, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, Number.NaN, 2 ** -126, 2 ** 127, -1.9999998807907104 * 2 ** 127, 1.5 * 2 ** -120, 2 ** 100];
+    const words = new Float32Array(Uint32Array.from({ length: 1 << 15 }, (_, i) => Math.imul(i + 1, 0x9e3779b1) >>> 0).buffer).filter((x) => !(Math.abs(x) < 2 ** -126));
+    const near = Float32Array.from({ length: 8192 }, (_, i) => 1 + Math.fround(((i * 7919) % 8192) / 8192));
+    const all = [...words, ...near];
+    const pairs = [...special.flatMap((a) => special.map((b) => [a, b] as const)), ...all.map((a, i) => [a, all[(i * 31 + 17) % all.length] as number] as const)];
+    const [a, b] = [pairs.map((p) => p[0]), pairs.map((p) => p[1])];
+    const [out] = runOnDevice(device, [pairs.length], [row(dt.float32, a), row(dt.float32, b)], [{ dtype: dt.float32, value: e.div(e.input(0, dt.float32), e.input(1, dt.float32)) }], { roundsDivision });
+    const flushes = !device.info.features.denormPreserveFloat32;
+    for (const [i, got] of (out as Float32Array).entries()) {
+      const want = Math.fround((a[i] as number) / (b[i] as number));
+      const size = Math.abs(want);
+      if (Object.is(got, want) || (flushes && size < 2 ** -126 && got === 0)) continue;
+      const ulp = 2 ** (Math.max(-126, Math.floor(Math.log2(size))) - 23);
+      if (!(Number.isFinite(want) && want !== 0 && Math.abs(got - want) <= ulp)) throw new Error(`${a[i]} / ${b[i]} is ${got}, expected ${want}`);
+    }
+  });
   test("pow, atan2, and functions of float64", () => {
     const some = [0, -0, 1, -1, 2, -2, 0.5, 3, 1.5, 1e10, 1e-10, -1e10, 30, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, Number.NaN];
     const pairs = some.flatMap((a) => some.map((b) => [a, b] as const));

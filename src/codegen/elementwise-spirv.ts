@@ -3,8 +3,8 @@
  * computes one element, or several neighbours that it loads and stores in wide accesses. A kernel depends only on structure: expression,
  * dtypes, access, number of dimensions; sizes, strides and addresses are push constants (or a table, when those are too short).
  *
- * Results are those of the WebAssembly kernels, bit for bit, except where the device's own arithmetic differs: division and square root
- * (up to 3 ulp on devices that do not round them correctly) and subnormal float32 numbers (which a device may flush to zero).
+ * Results are those of the WebAssembly kernels, bit for bit, except where the device's own arithmetic differs: division (half an
+ * ulp and a little) and square root (up to 3 ulp) on devices that do not round them correctly, and subnormal float32 numbers (which a device may flush to zero).
  *
  * In place: output 0 may lie over an input of the same element size that is row-major contiguous over the group's shape, because each
  * invocation reads all its elements before it writes, and no other reads them.
@@ -22,7 +22,10 @@ export type { SpirvFeatures } from "./kernel-spirv.ts";
 /** What of a device the kernels depend on. */
 export interface SpirvDevice {
   readonly features: SpirvFeatures;
+  readonly vendorId?: number;
 }
+/** Mesa's lavapipe runs on the CPU, whose division is rounded correctly, and its fma is not one operation. */
+const roundsDivision = (vendorId: number | undefined): boolean => vendorId === 0x10005;
 
 export interface StepOptions {
   /** For the inputs, then the outputs: the address of the first element is a multiple of 16. Inputs are taken not to be unless it is said, outputs to be. */
@@ -31,6 +34,8 @@ export interface StepOptions {
   readonly lanes?: number | undefined;
   /** Tiles where an input's neighbours lie along another dimension than the output's; by default where there is enough work for it. */
   readonly tiled?: boolean | undefined;
+  /** The device rounds float32 division correctly, so that the instruction is enough; by default what is known of its vendor. */
+  readonly roundsDivision?: boolean | undefined;
 }
 
 /** Push constants that every device takes, in bytes. */
@@ -67,7 +72,7 @@ export function elementwiseSpirv(group: Group, device: SpirvDevice, options: Ste
   const operands = n + outputs.length;
   const table = 8 * operands + 4 * words.length > pushLimit;
   if (table && 8 * (operands + 1) > pushLimit) return `cannot: ${operands} operands need ${8 * (operands + 1)} bytes of push constants for their addresses, ${pushLimit} are portable`;
-  const shader = shaderOf(group, form, table, device);
+  const shader = shaderOf(group, form, table, device, options.roundsDivision);
   if (typeof shader === "string") return shader;
   const whole = Math.floor(size / lanes);
   // Elements that fill no whole invocation have one each.
@@ -229,15 +234,15 @@ function featureKey(features: SpirvFeatures): string {
   return key;
 }
 
-function shaderOf(group: Group, form: Form, table: boolean, device: SpirvDevice): GeneratedShader | string {
+function shaderOf(group: Group, form: Form, table: boolean, device: SpirvDevice, rounds = roundsDivision(device.vendorId)): GeneratedShader | string {
   const { features } = device;
   const { access, stores, dims, lanes, tiled } = form;
-  const flags = `${tiled ? "q" : ""}${table ? "t" : ""}.${featureKey(features)}`;
+  const flags = `${tiled ? "q" : ""}${table ? "t" : ""}${rounds ? "r" : ""}.${featureKey(features)}`;
   const key = `${outputsKey(group)}${access.join("")}${stores.join("")}${dims}x${lanes}${flags}`;
   const known = shaders.get(key);
   if (known !== undefined) return known;
   if (shaders.size >= shaderLimit) shaders.clear();
-  const plan: SpirvPlan = { outputs: lowered(group).outputs, inputs: group.inputs.map((x) => x.dtype), ...form, table, features };
+  const plan: SpirvPlan = { outputs: lowered(group).outputs, inputs: group.inputs.map((x) => x.dtype), ...form, table, features, roundsDivision: rounds };
   const refusal = refuse(plan);
   let code: Uint32Array | undefined;
   const made = refusal ?? {

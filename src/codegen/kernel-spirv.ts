@@ -38,6 +38,8 @@ export interface SpirvPlan {
   /** The words lie in memory; else they follow the addresses. */
   readonly table: boolean;
   readonly features: SpirvFeatures;
+  /** float32 division by the instruction alone. */
+  readonly roundsDivision: boolean;
 }
 
 /**
@@ -102,6 +104,7 @@ class Emitter {
   emit(): Uint32Array {
     const { m, plan, u32 } = this;
     const types = new Set(this.order.map((v) => v.type));
+    m.roundsDivision = plan.roundsDivision;
     if (types.has("f32") && plan.features.signedZeroInfNanPreserveFloat32) m.preserve(32);
     if (types.has("f64") && plan.features.signedZeroInfNanPreserveFloat64) m.preserve(64);
     const vector = m.vector(u32, 3);

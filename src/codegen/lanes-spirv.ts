@@ -87,6 +87,7 @@ export function emitScalar(m: SpirvModule, v: Value, args: readonly Id[]): Id {
     default:
       break;
   }
+  if (v.op === "div" && v.type === "f32" && !m.roundsDivision) return emitDivision32(m, x, y);
   const instruction = functions[v.op];
   if (instruction !== undefined) return exact(m, m.glsl(instruction, type, x), isFloatType(v.type));
   const op = tables[comparisons.has(v.op) ? from : v.type][v.op];
@@ -97,6 +98,33 @@ export function emitScalar(m: SpirvModule, v: Value, args: readonly Id[]): Id {
 function exact(m: SpirvModule, id: Id, isFloat: boolean): Id {
   if (isFloat) m.decorate(id, decoration.noContraction);
   return id;
+}
+
+/**
+ * x / y to half an ulp and a little: Vulkan allows the instruction 2.5 ulp, and nothing for divisors of 2^126 and more. One step of Newton's method with the remainder
+ * that fma leaves (Markstein, "Computation of elementary functions on the IBM RISC System/6000 processor", 1990). Powers of two keep the remainder and the reciprocal
+ * normal. Where the quotient is zero, subnormal, infinite or NaN, it is an instruction's own.
+ */
+function emitDivision32(m: SpirvModule, x: Id, y: Id): Id {
+  const type = typeId(m, "f32");
+  const c = (value: number): Id => constantId(m, "f32", value);
+  const op = (code: number, ...args: Id[]): Id => exact(m, m.op(code, type, ...args), true);
+  const fma = (...args: Id[]): Id => exact(m, m.glsl(glsl.fma, type, ...args), true);
+  const less = (a: Id, b: Id): Id => exact(m, m.op(spv.fOrdLessThan, m.bool(), a, b), true);
+  const choose = (when: Id, a: number, b: number): Id => m.op(spv.select, type, when, c(a), c(b));
+  const small = less(m.glsl(glsl.fAbs, type, x), c(2 ** -96));
+  const great = less(c(2 ** 120), m.glsl(glsl.fAbs, type, y));
+  const a = op(spv.fMul, x, choose(small, 2 ** 48, 1));
+  const b = op(spv.fMul, y, choose(great, 2 ** -16, 1));
+  const first = op(spv.fDiv, a, b);
+  const rest = fma(op(spv.fNegate, first), b, a);
+  const better = fma(rest, op(spv.fDiv, c(1), b), first);
+  const quotient = op(spv.fMul, op(spv.fMul, better, choose(great, 2 ** -16, 1)), choose(small, 2 ** -48, 1));
+  const size = m.glsl(glsl.fAbs, type, quotient);
+  const between = (low: number, value: Id): Id => m.op(spv.logicalAnd, m.bool(), less(c(low), value), less(value, c(Number.POSITIVE_INFINITY)));
+  // Devices give NaN for an infinity divided by a number whose reciprocal they flush to zero, so the scaled quotient stands where there are no digits to correct.
+  const special = m.op(spv.select, type, between(0, m.glsl(glsl.fAbs, type, first)), op(spv.fDiv, x, y), first);
+  return m.op(spv.select, type, between(2 ** -126, size), quotient, special);
 }
 
 /** float64 to a whole number, to the nearest (ties to even) or towards zero. Drivers that emulate these instructions lose the sign of zero or halve ties wrongly. */

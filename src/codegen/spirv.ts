@@ -93,7 +93,7 @@ export const spv = {
 } as const;
 
 /** Instructions of the set GLSL.std.450. */
-export const glsl = { roundEven: 2, trunc: 3, fAbs: 4, floor: 8, ceil: 9, sqrt: 31, uMin: 38, sMin: 39, uMax: 41, sMax: 42 } as const;
+export const glsl = { roundEven: 2, trunc: 3, fAbs: 4, floor: 8, ceil: 9, sqrt: 31, uMin: 38, sMin: 39, uMax: 41, sMax: 42, fma: 50 } as const;
 
 export const storageClass = { input: 1, pushConstant: 9, physicalStorageBuffer: 5349 } as const;
 export const decoration = { block: 2, arrayStride: 6, builtIn: 11, restrict: 19, offset: 35, noContraction: 42 } as const;
@@ -139,6 +139,8 @@ export function constantWords(type: "f32" | "f64" | "i32" | "i64", value: number
 
 /** A module under construction: instructions go to the section that the format wants them in. */
 export class SpirvModule {
+  /** The device rounds float32 division correctly. */
+  roundsDivision = false;
   private bound = 1;
   private readonly capabilities = new Set<number>([capability.shader, capability.physicalStorageBufferAddresses]);
   private readonly modes: number[] = [];

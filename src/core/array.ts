@@ -32,6 +32,12 @@ export interface Epoch {
   promise(): Promise<void>;
 }
 
+/** Sizes of dimensions are 32-bit integers, as in MLX: kernels count with them. */
+const maxDimension = 2 ** 31 - 1;
+function requireDimensions(shape: Shape): void {
+  for (const d of shape) if (d > maxDimension) throw new MxError(`[array] a dimension is outside the supported range, at most ${maxDimension}, got ${d}`);
+}
+
 /** The graph side of an array. Nodes point at descriptors, never at handles. */
 export class ArrayDesc implements View {
   readonly shape: Shape;
@@ -51,8 +57,14 @@ export class ArrayDesc implements View {
   handles = 0;
   /** Unscheduled nodes that read this array. */
   consumers = 0;
+  /** Estimate of the bytes that have to be computed for this array, its own included (schedule/flush.ts). */
+  pending = 0;
+  /** Made while a function transform was at work: worth keeping once computed (schedule/flush.ts). */
+  lasting = false;
   /** Stamp of the last graph walk that met this descriptor. */
   mark = 0;
+  /** For schedule/plan.ts, while it groups a tape. */
+  readers = 0;
   /** True while an open function transform records what is computed from this array (core/trace.ts). */
   traced = false;
 
@@ -60,6 +72,7 @@ export class ArrayDesc implements View {
     this.shape = shape;
     this.dtype = dtype;
     this.size = sizeOf(shape);
+    if (this.size > maxDimension) requireDimensions(shape);
     this.strides = rowStrides(shape);
   }
   static lazy(shape: Shape, dtype: Dtype): ArrayDesc {

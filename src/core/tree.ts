@@ -8,7 +8,7 @@ const children = (node: object): readonly unknown[] => {
   return Object.values(node);
 };
 
-/** Calls `visit` once for each array reachable from the trees, also in properties of class instances. */
+/** Calls `visit` once for each array reachable from the trees, also in properties of class instances, in the order in which they stand there. */
 export function forEachArray(trees: unknown, visit: (a: MxArray) => void): void {
   const seen = new Set<object>();
   const stack: unknown[] = [trees];
@@ -16,7 +16,11 @@ export function forEachArray(trees: unknown, visit: (a: MxArray) => void): void 
     const node = stack.pop();
     if (typeof node !== "object" || node === null || seen.has(node)) continue;
     seen.add(node);
-    if (node instanceof MxArray) visit(node);
-    else for (const child of children(node)) if (typeof child === "object" && child !== null) stack.push(child);
+    if (node instanceof MxArray) {
+      visit(node);
+      continue;
+    }
+    const below = children(node);
+    for (let i = below.length - 1; i >= 0; i--) if (typeof below[i] === "object" && below[i] !== null) stack.push(below[i]);
   }
 }

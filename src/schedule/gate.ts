@@ -2,7 +2,7 @@
 import picomatch from "picomatch";
 import type { View } from "../core/array.ts";
 import { env } from "../core/env.ts";
-import type { GpuDevice, GpuKernel } from "../core/gpu.ts";
+import { type GpuDevice, type GpuKernel, missingFeature } from "../core/gpu.ts";
 import type { Feature, Kernel, Op } from "../core/op.ts";
 
 export type Verdict = { readonly open: true } | { readonly open: false; readonly why: string };
@@ -78,7 +78,8 @@ export function checkGpu<P extends object>(kernel: GpuKernel<P>, inputs: readonl
   const { gate } = kernel;
   if (!gate) return open;
   if (gate.env !== undefined) for (const flag of typeof gate.env === "string" ? [gate.env] : gate.env) if (!env(flag)) return { open: false, why: `switched off by ${flag}` };
-  if (gate.needs) for (const f of gate.needs) if (!device.features[f]) return { open: false, why: `cannot: the device lacks ${f}` };
+  const missing = missingFeature(gate, inputs, device.features);
+  if (missing !== undefined) return { open: false, why: `cannot: the device lacks ${missing}` };
   const why = gate.refuse?.(inputs, params, outputs, device);
   if (why === undefined) return open;
   if (why.startsWith("slower:") && switches.forced(kernel.name)) return open;

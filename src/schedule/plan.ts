@@ -3,11 +3,13 @@ import type { ArrayDesc } from "../core/array.ts";
 import type { Node } from "../core/op.ts";
 import { sameShape } from "../core/shape.ts";
 
-/** One step of a tape: a node, and the elementwise nodes that are computed inside it (their results are never stored). */
+/** One step of a tape: a node, and the elementwise nodes that are computed inside it. */
 export interface Item {
   readonly node: Node;
   /** Absorbed nodes, or undefined when the node stands alone. */
   absorbed: Node[] | undefined;
+  /** Those of them whose results are stored as well, because somebody else can see them. */
+  stored: Node[] | undefined;
 }
 
 let stamp = 0;
@@ -47,49 +49,74 @@ export function tapeOf(targets: readonly ArrayDesc[]): Node[] {
 }
 
 const mostNodes = 48;
-const mostInputs = 12;
+/** Inputs and outputs of a group: the addresses of 15 fit into the push constants that every GPU has. */
+const mostOperands = 14;
+const mostOutputs = 4;
 
 const fusible = (node: Node): boolean => node.op.expr !== undefined && node.outputs.length === 1;
 
 /**
- * Groups elementwise nodes: a node absorbs a producer of the same shape whose result nobody else can see (no handle, all readers inside
- * the group). The group runs at the place of its last node.
+ * Groups elementwise nodes: a node absorbs the producers of the same shape whose results nobody on the tape reads before it. The group runs at the place of its last
+ * node. A result that nobody else can see (no handle, all readers inside the group) is never stored; others are further outputs of the kernel.
  */
 export function fuse(tape: readonly Node[], enabled: boolean): Item[] {
   const items: Item[] = [];
+  if (enabled) countReaders(tape);
   const gone = enabled ? new Set<Node>() : undefined;
   for (let i = tape.length - 1; i >= 0; i--) {
     const node = tape[i] as Node;
     if (gone?.has(node)) continue;
-    items.push({ node, absorbed: gone && fusible(node) ? absorb(node, gone) : undefined });
+    const item: Item = { node, absorbed: undefined, stored: undefined };
+    if (gone && fusible(node)) absorb(item, gone);
+    else if (gone) for (const d of node.inputs) d.readers--;
+    items.push(item);
   }
   return items.reverse();
 }
 
-function absorb(root: Node, gone: Set<Node>): Node[] | undefined {
+/** `readers`: nodes of the tape that read an array and have no place yet. */
+function countReaders(tape: readonly Node[]): void {
+  for (const node of tape) for (const o of node.outputs) o.readers = 0;
+  for (const node of tape) for (const d of node.inputs) d.readers++;
+}
+
+function absorb(item: Item, gone: Set<Node>): void {
+  const root = item.node;
   const shape = (root.outputs[0] as ArrayDesc).shape;
-  let absorbed: Node[] | undefined;
-  let readers: Map<ArrayDesc, number> | undefined;
-  let inputs = root.inputs.length;
+  /** Reads by nodes of the group. */
+  let inside: Map<ArrayDesc, number> | undefined;
+  const leaves = new Set(root.inputs);
   const queue: Node[] = [root];
   for (let node = queue.pop(); node; node = queue.pop()) {
     for (const d of node.inputs) {
+      d.readers--;
+      if (d.consumers === 1) continue;
+      inside ??= new Map();
+      inside.set(d, 1 + (inside.get(d) ?? 0));
+    }
+    for (const d of node.inputs) {
       const p = d.node;
-      if (!p || d.storage || d.handles > 0 || !fusible(p) || p.stream.device !== root.stream.device) continue;
-      let count = 1;
-      if (d.consumers > 1) {
-        readers ??= new Map();
-        count += readers.get(d) ?? 0;
-        readers.set(d, count);
+      if (!p || d.storage || d.readers > 0 || gone.has(p) || !fusible(p) || p.stream.device !== root.stream.device || !sameShape(d.shape, shape)) continue;
+      const seen = d.handles > 0 || (d.consumers > 1 && (inside?.get(d) ?? 0) < d.consumers);
+      const outputs = 1 + (item.stored?.length ?? 0) + Number(seen);
+      if (outputs > mostOutputs || leavesWith(leaves, p) + outputs > mostOperands || (item.absorbed?.length ?? 0) >= mostNodes) continue;
+      if (seen) {
+        item.stored ??= [];
+        item.stored.push(p);
       }
-      if (count < d.consumers || !sameShape(d.shape, shape)) continue;
-      if (inputs + p.inputs.length - 1 > mostInputs || (absorbed?.length ?? 0) >= mostNodes) continue;
-      inputs += p.inputs.length - 1;
-      absorbed ??= [];
-      absorbed.push(p);
+      leaves.delete(d);
+      for (const x of p.inputs) leaves.add(x);
+      item.absorbed ??= [];
+      item.absorbed.push(p);
       gone.add(p);
       queue.push(p);
     }
   }
-  return absorbed;
+}
+
+/** Inputs of a group once it has absorbed a node that makes one of them. */
+function leavesWith(leaves: ReadonlySet<ArrayDesc>, p: Node): number {
+  let n = leaves.size - 1;
+  for (const x of p.inputs) if (!leaves.has(x)) n++;
+  return n;
 }

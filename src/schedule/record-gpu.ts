@@ -21,7 +21,7 @@ export class GpuRecorder {
   }
   /** Fresh storage on the device; a recording that runs again keeps it for itself. */
   storage(bytes: number): Storage {
-    const s = new Storage(bytes, this.backend.block(bytes));
+    const s = new Storage(bytes, this.backend.result(bytes));
     if (this.kept) {
       s.retain();
       this.held.add(s);
@@ -89,6 +89,7 @@ export class GpuRecorder {
       if (list) {
         kept.lists.push({ list, backend });
         backend.replay(list);
+        for (const s of kept.written) s.wroteDevice(true);
       } else kept.refused ??= "the CPU had to read results of the GPU in between";
     } else backend.submit();
     const epoch = backend.epoch(backend.last);

@@ -25,14 +25,18 @@ export interface EvalStats {
   commands: number;
   fusedGroups: number;
   absorbedNodes: number;
+  /** Of those, the ones whose results were stored all the same. */
+  storedNodes: number;
   donations: number;
   layoutCopies: number;
   composites: number;
   /** Dispatches on the GPU, and ops of GPU streams that ran on the CPU. */
   dispatches: number;
   fallbacks: number;
+  /** Arrays that were computed early (schedule/flush.ts). */
+  flushes: number;
 }
-export const stats: EvalStats = { evaluations: 0, commands: 0, fusedGroups: 0, absorbedNodes: 0, donations: 0, layoutCopies: 0, composites: 0, dispatches: 0, fallbacks: 0 };
+export const stats: EvalStats = { evaluations: 0, commands: 0, fusedGroups: 0, absorbedNodes: 0, storedNodes: 0, donations: 0, layoutCopies: 0, composites: 0, dispatches: 0, fallbacks: 0, flushes: 0 };
 
 /** Called for each recorded node with the kernel that runs it; set by debug tools. */
 export interface Tracer {
@@ -133,11 +137,11 @@ class Evaluation {
     this.onGpu = node.stream.device.type === "gpu";
     try {
       if (op.view) this.view(node);
-      else if (op.expr) this.elementwise(node, item.absorbed ?? []);
+      else if (op.expr) this.elementwise(item);
       else this.structured(node);
     } catch (error) {
       // Nothing was recorded that writes the outputs: they must not pass for computed, so that a later evaluation computes them.
-      for (const o of node.outputs) dropStorage(o);
+      for (const n of [node, ...(item.stored ?? [])]) for (const o of n.outputs) dropStorage(o);
       throw error;
     }
     if (verify) {
@@ -236,33 +240,46 @@ class Evaluation {
     this.onGpu = false;
   }
 
-  private elementwise(node: Node, absorbed: readonly Node[]): void {
-    const out = node.outputs[0] as ArrayDesc;
+  private elementwise(item: Item): void {
+    const { node, absorbed = [], stored = [] } = item;
+    const outs = [node, ...stored].map((n) => n.outputs[0] as ArrayDesc);
+    const [out] = outs as [ArrayDesc];
     const leaves: ArrayDesc[] = [];
-    const value = new GroupBuilder(node, absorbed, leaves).value;
+    const builder = new GroupBuilder(node, absorbed, leaves);
     if (absorbed.length > 0) {
       stats.fusedGroups++;
       stats.absorbedNodes += absorbed.length;
+      stats.storedNodes += stored.length;
     }
-    // Views are taken before placing the output: taking over an input's buffer must not change what the kernel reads.
+    // Views are taken before placing the outputs: taking over an input's buffer must not change what the kernel reads.
     const inputs: GroupInput[] = leaves.map((d) => ({ dtype: d.dtype, strides: broadcastStrides(d, out.shape) }));
-    const group: Group = { shape: out.shape, inputs, outputs: [{ dtype: out.dtype, value }], expr };
+    const group: Group = { shape: out.shape, inputs, outputs: outs.map((d) => ({ dtype: d.dtype, value: d === out ? builder.value : builder.of(d) })), expr };
     const refused: string[] = [];
-    const step = this.onGpu && out.size > 0 ? this.generated(group, [...leaves, out], refused) : undefined;
+    const step = this.onGpu && out.size > 0 ? this.generated(group, [...leaves, ...outs], refused) : undefined;
     if (this.onGpu && out.size > 0 && !step) this.fallBack(node, refused);
-    const donor = leaves.find((d) => d.contiguous && d.size === out.size && d.dtype.size === out.dtype.size && this.reusable(d));
-    if (donor) this.takeOver(donor, out);
-    else this.allocate(out);
-    if (step) this.launchGpu({ steps: [step] }, leaves, [out], "vulkan/generated");
-    else if (out.size > 0 && this.switches.disabled("wasm/generated")) {
-      this.interpret(group, leaves, out);
-      this.report(node, "interpreter", [...refused, "wasm/generated: disabled by MLX_DISABLE"], absorbed);
-      return;
-    } else if (out.size > 0) this.recorder.launch(elementwiseLaunch(group), leaves, [out]);
-    this.report(node, this.onGpu ? "vulkan/generated" : "wasm/generated", refused, absorbed);
+    this.placeElementwise(leaves, outs);
+    let kernel = this.onGpu ? "vulkan/generated" : "wasm/generated";
+    if (step) this.launchGpu({ steps: [step] }, leaves, outs, kernel);
+    else if (out.size > 0 && this.switches.disabled(kernel)) {
+      refused.push(`${kernel}: disabled by MLX_DISABLE`);
+      kernel = "interpreter";
+      this.interpret(group, leaves, outs);
+    } else if (out.size > 0) this.recorder.launch(elementwiseLaunch(group), leaves, outs);
+    this.report(node, kernel, refused, absorbed);
+  }
+  /** Outputs lie over inputs that are not needed any more, each over another one. */
+  private placeElementwise(leaves: readonly ArrayDesc[], outs: readonly ArrayDesc[]): void {
+    const taken = new Set<ArrayDesc>();
+    for (const out of outs) {
+      const donor = leaves.find((d) => !taken.has(d) && d.contiguous && d.size === out.size && d.dtype.size === out.dtype.size && this.reusable(d));
+      if (donor) {
+        taken.add(donor);
+        this.takeOver(donor, out);
+      } else this.allocate(out);
+    }
   }
   /** In JavaScript, on the calling thread, once all that was recorded has run. */
-  private interpret(group: Group, leaves: readonly ArrayDesc[], out: ArrayDesc): void {
+  private interpret(group: Group, leaves: readonly ArrayDesc[], outs: readonly ArrayDesc[]): void {
     if (this.kept) this.kept.refused ??= "elementwise ops are interpreted";
     const place = (d: ArrayDesc): Place => {
       d.storage?.needHost();
@@ -271,8 +288,8 @@ class Evaluation {
     };
     for (const d of leaves) d.storage?.needHost();
     hostMemory().quiesce();
-    interpretGroup(group, leaves.map(place), [place(out)]);
-    out.storage?.wroteHost();
+    interpretGroup(group, leaves.map(place), outs.map(place));
+    for (const d of outs) d.storage?.wroteHost();
   }
 
   private generated(group: Group, operands: readonly ArrayDesc[], refused: string[]): GpuStep | undefined {
@@ -294,6 +311,10 @@ class Evaluation {
   }
   private donatable(d: ArrayDesc): boolean {
     return d.handles === 0 && d.consumers === 1 && d.storage !== undefined && d.storage.refs === (this.recorder.holds(d.storage) || this.gpu?.holds(d.storage) ? 2 : 1) && d.offset === 0;
+  }
+  /** True when the bytes began in this recording. */
+  private makes(d: ArrayDesc): boolean {
+    return d.storage !== undefined && (this.recorder.makes(d.storage) || this.gpu?.holds(d.storage) === true);
   }
   private takeOver(from: ArrayDesc, out: ArrayDesc): void {
     out.attach(from.storage as Storage);
@@ -379,24 +400,18 @@ class Evaluation {
       this.takeOver(base, out);
       return;
     }
-    if (this.kept) this.kept.refused ??= `${name} updates an array that is used elsewhere, so it can not work in place`;
+    // What the recording itself makes may be copied each time; a cache must be written in place.
+    if (this.kept && !this.makes(base)) this.kept.refused ??= `${name} updates an array that is used elsewhere, so it can not work in place`;
     this.allocate(out);
     this.copy(base, out);
   }
 
   /** Runs an op through its definition in other ops, as part of the same list. */
   private composite(node: Node, refused: readonly string[]): void {
-    const { op, params, inputs, outputs } = node;
+    const { op, outputs } = node;
     if (!op.composite) throw opError(op.name, `no kernel can run this: ${refused.length > 0 ? refused.join("; ") : "it has none for this backend"}`);
     stats.composites++;
-    // Its ops belong to the same stream.
-    const scope = stream(node.stream);
-    let results: readonly MxArray[];
-    try {
-      results = tidy(() => (op.composite as NonNullable<typeof op.composite>)(inputs.map((d) => new MxArray(d)), params));
-    } finally {
-      scope[Symbol.dispose]();
-    }
+    const results = definitionOf(node);
     const { onGpu } = this;
     this.record(tapeOf(results.map((r) => r.desc)));
     this.onGpu = onGpu;
@@ -408,6 +423,16 @@ class Evaluation {
     });
     for (const r of results) r.dispose();
     this.report(node, "composite", refused, []);
+  }
+}
+
+/** What a node computes as other ops of the same stream: its op must have such a definition. */
+export function definitionOf({ op, params, inputs, stream: own }: Node): readonly MxArray[] {
+  const scope = stream(own);
+  try {
+    return tidy(() => (op.composite as NonNullable<typeof op.composite>)(inputs.map((d) => new MxArray(d)), params));
+  } finally {
+    scope[Symbol.dispose]();
   }
 }
 
@@ -473,7 +498,8 @@ export class GroupBuilder {
     const xs = node.inputs.map((d) => this.of(d));
     return node.op.expr?.(this.e, xs, node.params, node.outputs[0] as ArrayDesc, node.inputs) as Value;
   }
-  private of(d: ArrayDesc): Value {
+  /** Value of an input of the group's nodes, or of what one of them computes. */
+  of(d: ArrayDesc): Value {
     const known = this.memo.get(d);
     if (known) return known;
     let v: Value;
@@ -487,6 +513,10 @@ export class GroupBuilder {
   }
 }
 
+let evaluating = 0;
+/** True while a graph is being recorded: ops applied meanwhile belong to an op's definition. */
+export const isEvaluating = (): boolean => evaluating > 0;
+
 /** Evaluates arrays. Synchronous: returns when the results can be read. Asynchronous: returns the epoch of the submitted work. */
 export function evaluate(targets: readonly ArrayDesc[], asynchronous = false, kept?: Kept): Epoch | undefined {
   for (const t of targets) storeScalar(t);
@@ -495,15 +525,22 @@ export function evaluate(targets: readonly ArrayDesc[], asynchronous = false, ke
   if (beforeGpu && tape.some((n) => n.stream.device.type === "gpu")) {
     const first = beforeGpu;
     beforeGpu = undefined;
-    first();
+    try {
+      first();
+    } catch (error) {
+      beforeGpu = first;
+      throw error;
+    }
   }
   const evaluation = new Evaluation(asynchronous, kept);
   stats.evaluations++;
   for (const t of tracers) t.begin?.();
+  evaluating++;
   try {
     evaluation.record(tape);
     if (evaluation.gpu) kept?.after?.(evaluation.gpu);
   } finally {
+    evaluating--;
     // What was recorded before an error has left the graph, so it must run for later reads to be right.
     evaluation.flush(true);
     for (const t of tracers) t.end?.();
