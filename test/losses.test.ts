@@ -71,6 +71,12 @@ describe("losses along an axis", () => {
     const g = mx.grad((x: A) => nn.losses.crossEntropy(x, targets, undefined, -1, 0, "sum"))(p);
     expect(flat(g)).toEqual(near(lines.flatMap((row, i) => row.map((v, k) => Math.exp(v - lse(row)) - Number(k === classes[i])))));
   });
+  test("crossEntropy of large logits; tripletLoss of another power", () => {
+    expect(nn.losses.crossEntropy(mx.array([[10000, 10000.5]]), mx.array([0], mx.int32)).item()).toBeCloseTo(Math.log(1 + Math.exp(0.5)), 5);
+    const [a, b, c] = [[0, 0], [1, -2], [-2, 3]].map((v) => mx.array([v])) as [A, A, A];
+    const distance = (v: number[]): number => (v.reduce((s, x) => s + Math.abs(x) ** 3, 0) + 1e-6) ** (1 / 3);
+    expect(nn.losses.tripletLoss(a, c, b, -1, 3, 0.5).item()).toBeCloseTo(distance([-2, 3]) - distance([1, -2]) + 0.5, 5);
+  });
   test("nllLoss, klDivLoss, cosineSimilarityLoss, tripletLoss", () => {
     expect(flat(nn.losses.nllLoss(p, targets))).toEqual(near(lines.map((row, i) => -(row[classes[i] as number] as number))));
     expect(flat(nn.losses.klDivLoss(p, t))).toEqual(near(rows(each((x, y) => Math.exp(y) * (y - x)), 3).map(total)));

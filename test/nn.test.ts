@@ -90,15 +90,36 @@ describe("Module", () => {
     );
     expect(linear.weight).toBe(weight);
   });
-  test("update ignores unknown names and keeps what is not named", () => {
+  test("saveWeights and loadWeights with .npz", () => {
+    const file = join(temporaryFolder(), "weights.npz");
+    const block = new Block();
+    block.saveWeights(file);
+    expect(values(new Block().loadWeights(file).qProj.weight)).toEqual(values(block.qProj.weight));
+  });
+  test("update is strict about names and types unless told otherwise, and keeps what is not named", () => {
     const block = new Block();
     const before = block.qProj.weight;
     const scale = mx.zeros([2]);
-    block.update({ scale, other: scale, layers: [{}, { weight: mx.zeros([4]) }] });
+    const tree = { scale, other: scale, layers: [{}, { weight: mx.zeros([4]) }] };
+    expect(() => block.update(tree)).toThrow(/has no other/);
+    expect(() => block.update({ layers: ["hello"] })).toThrow(/\[Module.update\] 0 can not be replaced, got string/);
+    expect(() => block.update({ scale: 1 })).toThrow(/scale can not be replaced, got number/);
+    expect(() => block.update({ layers: [{}, {}, {}] })).toThrow(/has no 2/);
+    block.update(block.parameters());
+    block.update(tree, false);
     expect(block.scale).toBe(scale);
     expect("other" in block).toBe(false);
     expect(block.qProj.weight).toBe(before);
     expect(values(block.layers[1]?.weight as mx.MxArray)).toEqual([0, 0, 0, 0]);
+  });
+  test("updateModules is strict unless told otherwise", () => {
+    const block = new Block();
+    const linear = new nn.Linear(8, 8, false);
+    expect(() => block.updateModules({ values: [0, 1] })).toThrow(/has no values/);
+    expect(() => block.updateModules({ layers: [0, 1] })).toThrow(/0 can not be replaced, got number/);
+    expect(() => block.updateModules({ layers: [{}, {}, linear] })).toThrow(/has no 2/);
+    block.updateModules({ layers: [{}, {}, linear], qProj: linear, args: { size: {} } }, false);
+    expect([block.qProj, block.layers.length]).toEqual([linear, 2]);
   });
   test("freeze and unfreeze", () => {
     const block = new Block();
@@ -111,6 +132,10 @@ describe("Module", () => {
     block.freeze(false, "scale");
     expect(paths(block.trainableParameters())).not.toContain("scale");
     expect(() => block.freeze(false, "nothingLikeIt", true)).toThrow(/no member nothingLikeIt/);
+    expect(() => block.freeze(false, "bias", true)).toThrow(/no member bias/);
+    block.freeze(true, "bias", true);
+    expect(paths(block.trainableParameters())).not.toContain("layers.0.bias");
+    expect(() => block.unfreeze(true, ["bias", "nothingLikeIt"], true)).toThrow(/no member nothingLikeIt/);
   });
   test("train and eval reach all modules", () => {
     const block = new Block();
@@ -129,7 +154,7 @@ describe("Module", () => {
       "Block(",
       "  (qProj): Linear(inputDims=8, outputDims=8, bias=false)",
       "  (layers.0): Linear(inputDims=8, outputDims=4, bias=true)",
-      "  (layers.1): RMSNorm(4, eps=0.00001)",
+      "  (layers.1): RMSNorm(4, eps=1e-5)",
       "  (named.first): Embedding(3, 4)",
       ")",
     ]);
@@ -223,6 +248,18 @@ describe("layers", () => {
     expect(values(nn.logSoftmax(mx.array([0, Math.log(3)])))).toEqual(near([Math.log(0.25), Math.log(0.75)]));
     expect(() => new nn.GELU("best" as "none")).toThrow(/approx must be one of/);
   });
+  test("step counts its threshold in; relu2", () => {
+    const x = mx.array([-1, 0, 1, 3]);
+    expect(nn.step(x).tolist()).toEqual([0, 1, 1, 1]);
+    expect(new nn.Step(1).forward(x).tolist()).toEqual([0, 0, 1, 1]);
+    expect(new nn.ReLU2().forward(x).tolist()).toEqual([0, 0, 1, 9]);
+    expect(nn.Softshrink).toBe(nn.SoftShrink);
+  });
+  test("logSoftmax keeps the digits of large inputs", () => {
+    // In float32 the logarithm of the sum alone would be rounded to a multiple of 2^-10.
+    const x = mx.array([10000, 10000.5]);
+    expect(values(nn.logSoftmax(x))).toEqual(near([-Math.log(1 + Math.exp(0.5)), -Math.log(1 + Math.exp(-0.5))]));
+  });
   test("Sequential and Dropout", () => {
     const layer = new nn.Sequential(new nn.Dropout(0.5), nn.relu, new nn.Identity());
     const x = mx.ones([1000]);
@@ -232,7 +269,7 @@ describe("layers", () => {
     expect(trained.filter((v) => v === 0).length).toBeGreaterThan(400);
     layer.eval();
     expect(values(layer.forward(x)).every((v) => v === 1)).toBe(true);
-    expect(() => new nn.Dropout(1)).toThrow(/\[0, 1\)/);
+    expect(() => new nn.Dropout(1)).toThrow(/\[Dropout\] p must be in \[0, 1\)/);
   });
 });
 
@@ -257,6 +294,48 @@ describe("quantized layers", () => {
     const x = randomArray(2, 64);
     expect(values(layer.asLinear(x))).toEqual(near(affine(x.tolist() as number[][], rows), 4));
   });
+  test.each([
+    ["mxfp4", 32, 4],
+    ["mxfp8", 32, 8],
+    ["nvfp4", 16, 4],
+  ] as const)("layers in the mode %s", (mode, groupSize, bits) => {
+    const model = new nn.Sequential(new nn.Embedding(5, 64), new nn.Linear(64, 64));
+    nn.quantize(model, null, null, null, mode);
+    const [embedding, linear] = model.layers as unknown as [nn.QuantizedEmbedding, nn.QuantizedLinear];
+    expect([linear.groupSize, linear.bits, linear.biases, embedding.groupSize, embedding.bits]).toEqual([groupSize, bits, undefined, groupSize, bits]);
+    const x = randomArray(3, 64);
+    const w = mx.dequantize(linear.weight, linear.scales, null, groupSize, bits, mode).tolist() as number[][];
+    // Inputs may be rounded to 21 bits by the kernel: 3e-7 of 64 products below 0.125.
+    expect(values(linear.forward(x))).toEqual(near(affine(x.tolist() as number[][], w, values(linear.bias as mx.MxArray)), 4));
+    const rows = mx.dequantize(embedding.weight, embedding.scales, null, groupSize, bits, mode).tolist() as number[][];
+    expect(embedding.forward(mx.array([3, 1], mx.int32)).tolist()).toEqual([rows[3], rows[1]]);
+    expect(values(embedding.asLinear(x))).toEqual(near(affine(x.tolist() as number[][], rows), 3));
+  });
+  test.each([
+    ["nvfp4", 16, 4],
+    ["mxfp8", 32, 8],
+  ] as const)("QQLinear rounds both operands, mode %s", (mode, groupSize, bits) => {
+    const linear = new nn.Linear(64, 8, false);
+    const model = new nn.Sequential(linear);
+    nn.quantize(model, null, null, null, mode, true);
+    const layer = model.layers[0] as nn.QQLinear;
+    expect(String(layer)).toBe(`QQLinear(inputDims=64, outputDims=8, groupSize=${groupSize}, bits=${bits}, mode=${mode})`);
+    const rounded = (a: mx.MxArray): number[][] => mx.dequantize(...(mx.quantize(a, groupSize, bits, mode) as [mx.MxArray, mx.MxArray]), null, groupSize, bits, mode, null, mx.float32).tolist() as number[][];
+    const x = randomArray(3, 64);
+    const want = near(affine(rounded(x), rounded(linear.weight)), 3);
+    expect(values(layer.forward(x))).toEqual(want);
+    expect(layer.weight).toBe(linear.weight);
+    model.eval();
+    expect([layer.weight.dtype, layer.scales?.dtype]).toEqual([mx.uint32, mx.uint8]);
+    expect(values(layer.forward(x))).toEqual(want);
+    expect(String(layer)).toContain("inputDims=64, outputDims=8");
+    model.train();
+    expect(layer.scales).toBeUndefined();
+    expect(values(layer.weight)).toEqual(rounded(linear.weight).flat());
+    expect(() => nn.quantize(new nn.Sequential(new nn.Embedding(4, 64)), null, null, null, mode, true)).toThrow(/an embedding has no input/);
+    expect(() => nn.quantize(new nn.Sequential(new nn.Linear(64, 4)), null, null, null, mode, true)).toThrow(/\[QQLinear\] there is no bias/);
+    expect(() => new nn.QQLinear(64, 4, null, null, "mxfp4")).toThrow(/mode must be "nvfp4" or "mxfp8"/);
+  });
   test("nn.quantize replaces layers by path, with sizes of their own", () => {
     class Model extends nn.Module {
       embedTokens = new nn.Embedding(4, 64);
@@ -276,11 +355,17 @@ describe("quantized layers", () => {
     const up = model.layers[0]?.upProj as unknown as nn.QuantizedLinear;
     expect([up.constructor.name, up.groupSize, up.bits]).toEqual(["QuantizedLinear", 32, 8]);
     expect(() => nn.quantize(new Model(), 64, 4, () => true)).toThrow(/RMSNorm has no toQuantized/);
+    const other = new Model();
+    nn.quantize(other, undefined, undefined, (path) => (path === "embed_tokens" ? { bits: 2 } : path === "layers.0.up_proj"));
+    expect(String(other.embedTokens)).toBe("QuantizedEmbedding(4, 64, groupSize=64, bits=2, mode=affine)");
+    expect(String(other.layers[0]?.upProj)).toBe("QuantizedLinear(inputDims=64, outputDims=32, bias=true, groupSize=64, bits=4, mode=affine)");
   });
-  test("parameters of quantized layers stay frozen", () => {
+  test("parameters of quantized layers stay frozen unless they are named", () => {
     const layer = new nn.Linear(64, 8).toQuantized();
     layer.unfreeze();
     expect(paths(layer.trainableParameters())).toEqual([]);
+    layer.unfreeze(true, ["scales"]);
+    expect(paths(layer.trainableParameters())).toEqual(["scales"]);
   });
 });
 
@@ -306,6 +391,24 @@ describe("trees", () => {
     expect(utils.treeMerge({ a: [1] }, { a: [undefined, 2], b: 3 })).toEqual({ a: [1, 2], b: 3 });
     expect(utils.treeMerge({ a: 1 }, { a: 2 }, (x: number, y: number) => x + y)).toEqual({ a: 3 });
     expect(() => utils.treeMerge({ a: 1 }, { a: 2 })).toThrow(/mergeFn/);
+  });
+  test("flatten into an object; names that would be the same place of a list", () => {
+    const target = { before: 0 };
+    expect(utils.treeFlatten({ a: [1, {}], b: [] }, "", undefined, undefined, target)).toBe(target);
+    expect(target).toEqual({ before: 0, "a.0": 1 });
+    expect(utils.treeUnflatten([["01", "a"], ["1", "b"], ["2", "c"]])).toEqual({ "01": "a", "1": "b", "2": "c" });
+    expect(utils.treeUnflatten([["1", "b"], ["0", "a"]])).toEqual(["a", "b"]);
+  });
+  test("merge of empty trees", () => {
+    const never = (): never => {
+      throw new Error("called");
+    };
+    expect(utils.treeMerge({}, {})).toEqual({});
+    expect(utils.treeMerge([{ a: 1 }, {}], [{ b: 2 }, {}])).toEqual([{ a: 1, b: 2 }, {}]);
+    expect(utils.treeMerge({ a: 1, b: {}, c: {} }, { a: {}, b: {}, c: 2 }, never)).toEqual({ a: 1, b: {}, c: 2 });
+    expect(utils.treeMerge({ a: [] }, { a: [] }, never)).toEqual({ a: [] });
+    expect(utils.treeMerge([null, 1], [2])).toEqual([2, 1]);
+    expect(() => utils.treeMerge({}, [])).toThrow(/a list and a dictionary can not be merged/);
   });
   test("names", () => {
     const pairs = [

@@ -28,10 +28,12 @@ export function crossEntropy(logits: MxArray, targets: MxArray, weights?: MxArra
   if (!(labelSmoothing >= 0 && labelSmoothing < 1)) throw new Error(`[crossEntropy] labelSmoothing must be at least 0 and less than 1, got ${labelSmoothing}`);
   const probabilities = targets.ndim === logits.ndim;
   requireShape("crossEntropy", "targets", targets.shape, probabilities ? logits.shape : without(logits.shape, axis));
-  const score = probabilities ? mx.sum(mx.multiply(logits, targets), axis) : chosen(logits, targets, axis);
-  const normalizer = mx.logsumexp(logits, axis);
+  // Large logits leave more digits of the small difference when their maximum is taken off first.
+  const moved = mx.subtract(logits, mx.stopGradient(mx.max(logits, axis, true)));
+  const score = probabilities ? mx.sum(mx.multiply(moved, targets), axis) : chosen(moved, targets, axis);
+  const normalizer = mx.logsumexp(moved, axis);
   let loss = mx.subtract(normalizer, labelSmoothing > 0 ? mx.multiply(score, 1 - labelSmoothing) : score);
-  if (labelSmoothing > 0) loss = mx.subtract(loss, mx.multiply(mx.mean(logits, axis), labelSmoothing));
+  if (labelSmoothing > 0) loss = mx.subtract(loss, mx.multiply(mx.mean(moved, axis), labelSmoothing));
   if (weights) {
     requireShape("crossEntropy", "weights", weights.shape, loss.shape);
     loss = mx.multiply(loss, weights);
@@ -84,9 +86,9 @@ export function smoothL1Loss(predictions: MxArray, targets: MxArray, beta = 1, r
   const d = mx.abs(mx.subtract(predictions, targets));
   return reduce(mx.where(mx.less(d, beta), mx.divide(mx.multiply(mx.square(d), 0.5), beta), mx.subtract(d, 0.5 * beta)), reduction);
 }
-/** max(d(anchor, positive) - d(anchor, negative) + margin, 0), d = sqrt(sum((x - y)^p) + eps) along an axis. */
+/** max(d(anchor, positive) - d(anchor, negative) + margin, 0), d = (sum(|x - y|^p) + eps)^(1 / p) along an axis. */
 export function tripletLoss(anchors: MxArray, positives: MxArray, negatives: MxArray, axis = -1, p = 2, margin = 1, eps = 1e-6, reduction: Reduction = "none"): MxArray {
-  const distance = (x: MxArray): MxArray => mx.sqrt(mx.add(mx.sum(mx.power(mx.subtract(anchors, x), p), axis), eps));
+  const distance = (x: MxArray): MxArray => mx.power(mx.add(mx.sum(mx.power(mx.abs(mx.subtract(anchors, x)), p), axis), eps), 1 / p);
   return reduce(mx.maximum(mx.add(mx.subtract(distance(positives), distance(negatives)), margin), 0), reduction);
 }
 /** max(1 - inputs targets, 0), targets -1 or 1. */

@@ -67,14 +67,14 @@ export abstract class Module {
   }
 
   /**
-   * Loads weights from a `.safetensors` file or a list of `[name, array]` pairs. Strict: names the module does not have, missing names,
+   * Loads weights from a `.safetensors` or `.npz` file or a list of `[name, array]` pairs. Strict: names the module does not have, missing names,
    * other shapes and values that are no arrays are errors.
    */
   loadWeights(fileOrWeights: string | readonly (readonly [string, unknown])[], strict = true): this {
     const pairs = typeof fileOrWeights === "string" ? Object.entries(mx.load(fileOrWeights) as Record<string, unknown>) : fileOrWeights;
     const weights = new Map<string, unknown>(pairs.map(([name, value]) => [toCamelCase(name), value]));
     if (strict) this.#checkWeights(weights);
-    return this.update(treeUnflatten([...weights]));
+    return this.update(treeUnflatten([...weights]), false);
   }
   #checkWeights(weights: ReadonlyMap<string, unknown>): void {
     const own = new Map<string, MxArray>(treeFlatten(this.parameters()));
@@ -90,10 +90,11 @@ export abstract class Module {
       }
     }
   }
-  /** Writes all parameters to a `.safetensors` file. */
+  /** Writes all parameters to a `.safetensors` or `.npz` file. Throws for another extension. */
   saveWeights(filepath: string): void {
-    if (!filepath.endsWith(".safetensors")) throw new Error(`[Module.saveWeights] the file name must end with .safetensors, got ${filepath}`);
-    mx.saveSafetensors(filepath, Object.fromEntries(treeFlatten(this.parameters(), "", undefined, toSnakeCase)));
+    const save = filepath.endsWith(".safetensors") ? mx.saveSafetensors : filepath.endsWith(".npz") ? mx.savez : undefined;
+    if (!save) throw new Error(`[Module.saveWeights] the file name must end with .safetensors or .npz, got ${filepath}`);
+    save(filepath, Object.fromEntries(treeFlatten(this.parameters(), "", undefined, toSnakeCase)));
   }
 
   /**
@@ -135,14 +136,14 @@ export abstract class Module {
     return this.filterAndMap(Module.validChildFilter, identity, isLeaf);
   }
 
-  /** Replaces parameters by those in a tree; names that the module does not have are ignored. */
-  update(parameters: NestedDict): this {
-    replace(this, parameters, isArray);
+  /** Replaces parameters by those in a tree, which may hold only some. Strict: names that the module does not have and values that are no arrays are errors; otherwise ignored. */
+  update(parameters: NestedDict, strict = true): this {
+    replace("update", this, parameters, strict, takeParameter);
     return this;
   }
-  /** Replaces submodules by those in a tree. */
-  updateModules(modules: NestedDict): this {
-    replace(this, modules, (current, value) => Module.isModule(current) && Module.isModule(value));
+  /** Replaces submodules by those in a tree, which may hold only some; `strict` as in `update`. */
+  updateModules(modules: NestedDict, strict = true): this {
+    replace("updateModules", this, modules, strict, takeModule);
     return this;
   }
   /** Maps every parameter that `filterFn` accepts. */
@@ -169,32 +170,24 @@ export abstract class Module {
     return found;
   }
 
-  /** Marks parameters (all, or those named in `keys`) as not trainable. */
+  /** Marks parameters (all, or those named in `keys`) as not trainable. Strict: a key that no module has is an error. */
   freeze(recurse = true, keys?: string | readonly string[] | null, strict = false): this {
-    return this.#mark(recurse, (module) => {
-      for (const key of keys === undefined || keys === null ? module.#ownParameterKeys() : module.#memberKeys(keys, strict)) module.#frozen.add(key);
-    });
+    const names = this.#checkedKeys(recurse, keys, strict);
+    for (const module of recurse ? this.modules() : [this]) for (const key of names ?? module.#ownParameterKeys()) module.#frozen.add(key);
+    return this;
   }
   /** Takes back `freeze`. */
   unfreeze(recurse = true, keys?: string | readonly string[] | null, strict = false): this {
-    return this.#mark(
-      recurse,
-      (module) => {
-        if (keys === undefined || keys === null) module.#frozen.clear();
-        else for (const key of module.#memberKeys(keys, strict)) module.#frozen.delete(key);
-      },
-      true,
-    );
-  }
-  #mark(recurse: boolean, change: (module: Module) => void, unfreezing = false): this {
+    const names = this.#checkedKeys(recurse, keys, strict);
     for (const module of recurse ? this.modules() : [this]) {
-      change(module);
-      if (unfreezing) module.refreeze();
+      if (names) for (const key of names) module.#frozen.delete(key);
+      else module.#frozen.clear();
+      module.refreeze(names !== undefined);
     }
     return this;
   }
-  /** Called after `unfreeze`: modules with parameters that are never trained freeze them again here. */
-  protected refreeze(): void {}
+  /** Called after `unfreeze` (of certain keys, or of all): modules with parameters that are not to be trained freeze them again here. */
+  protected refreeze(_ofKeys: boolean): void {}
   /** Paths of the arrays that this module holds itself, not in a submodule. */
   #ownParameterKeys(): string[] {
     const own = this.filterAndMap((m, k, v) => !Module.isModule(v) && Module.validParameterFilter(m, k, v));
@@ -202,18 +195,25 @@ export abstract class Module {
       .filter(([, value]) => isArray(value))
       .map(([path]) => path);
   }
-  #memberKeys(keys: string | readonly string[], strict: boolean): string[] {
-    const list = typeof keys === "string" ? [keys] : [...keys];
-    const unknown = strict ? list.find((key) => !(key in this)) : undefined;
+  #checkedKeys(recurse: boolean, keys: string | readonly string[] | null | undefined, strict: boolean): readonly string[] | undefined {
+    if (keys === undefined || keys === null) return undefined;
+    const list = typeof keys === "string" ? [keys] : keys;
+    const holders = strict ? (recurse ? this.modules() : [this]) : [];
+    const unknown = strict ? list.find((key) => !holders.some((module) => key in module)) : undefined;
     if (unknown !== undefined) throw new Error(`[Module] the module has no member ${unknown}`);
-    return list.filter((key) => key in this);
+    return list;
   }
 
   /** Sets training mode in this module and everything below it. */
   train(mode = true): this {
-    for (const module of this.modules()) module.#training = mode;
+    for (const module of this.modules()) {
+      module.#training = mode;
+      module.modeChanged();
+    }
     return this;
   }
+  /** Called after `train` and `eval`. */
+  protected modeChanged(): void {}
   eval(): this {
     return this.train(false);
   }
@@ -223,6 +223,9 @@ export abstract class Module {
   }
 }
 
+/** A number for `toString()`: small ones as 1e-5. */
+export const showNumber = (x: number): string => (x !== 0 && Math.abs(x) < 1e-3 ? x.toExponential() : `${x}`);
+
 const submodules = (module: Module): [string, Module][] => treeFlatten(module.children(), "", Module.isModule).filter(([, child]) => Module.isModule(child));
 
 function listNames(names: readonly string[]): string {
@@ -230,15 +233,29 @@ function listNames(names: readonly string[]): string {
   return `${names.length} parameter${names.length > 1 ? "s" : ""}: ${shown}${names.length > 8 ? ", ..." : ""}`;
 }
 
-/** Puts the values of a tree in the places of `target` that `accepts` allows. Plain loops: deep models have many leaves, not many levels. */
-function replace(target: unknown, values: unknown, accepts: (current: unknown, value: unknown) => boolean): void {
-  if (typeof target !== "object" || target === null || typeof values !== "object" || values === null) return;
-  const holder = target as Record<string, unknown>;
-  for (const [key, value] of Object.entries(values)) {
-    if (!Object.hasOwn(holder, key)) continue;
-    const current = holder[key];
-    if (accepts(current, value)) holder[key] = value;
-    else if (isContainer(current)) replace(current, value, accepts);
+/** What to do with a value for a place: put it there, go into both, or nothing, which is an error in strict mode. */
+type Take = (current: unknown, value: unknown) => "put" | "descend" | "ignore" | "refuse";
+const takeParameter: Take = (current, value) => {
+  if (isArray(current)) return isArray(value) ? "put" : "refuse";
+  return isContainer(value) ? "descend" : "refuse";
+};
+const takeModule: Take = (current, value) => {
+  if (Module.isModule(current) && Module.isModule(value)) return "put";
+  if (isContainer(current)) return isContainer(value) ? "descend" : "refuse";
+  return isDict(value) && Object.keys(value).length === 0 ? "ignore" : "refuse";
+};
+/** Puts the values of a tree in places of `target`. */
+function replace(op: string, target: unknown, values: unknown, strict: boolean, take: Take): void {
+  const holder = (isContainer(target) ? target : {}) as Record<string, unknown>;
+  for (const [key, value] of Object.entries(values as object)) {
+    if (!Object.hasOwn(holder, key)) {
+      if (strict) throw new Error(`[Module.${op}] the module has no ${toSnakeCase(key)}`);
+      continue;
+    }
+    const action = take(holder[key], value);
+    if (action === "put") holder[key] = value;
+    else if (action === "descend") replace(op, holder[key], value, strict, take);
+    else if (action === "refuse" && strict) throw new Error(`[Module.${op}] ${toSnakeCase(key)} can not be replaced, got ${typeof value}`);
   }
 }
 

@@ -12,7 +12,7 @@ function withParameters(model: Module, parameters: NestedDict, f: () => unknown)
   try {
     return f();
   } finally {
-    model.update(own);
+    model.update(own, false);
   }
 }
 

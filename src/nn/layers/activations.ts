@@ -5,10 +5,15 @@ import { Module } from "../module.ts";
 export const sigmoid = (x: MxArray): MxArray => mx.sigmoid(x);
 export const tanh = (x: MxArray): MxArray => mx.tanh(x);
 export const relu = (x: MxArray): MxArray => mx.maximum(x, 0);
+/** max(x, 0)^2 (So et al. 2021). */
+export const relu2 = (x: MxArray): MxArray => mx.square(mx.maximum(x, 0));
 export const relu6 = (x: MxArray): MxArray => mx.minimum(mx.maximum(x, 0), 6);
 export const leakyRelu = (x: MxArray, negativeSlope = 0.01): MxArray => mx.maximum(mx.multiply(x, negativeSlope), x);
 export const softmax = (x: MxArray, axis = -1): MxArray => mx.softmax(x, axis);
-export const logSoftmax = (x: MxArray, axis = -1): MxArray => mx.subtract(x, mx.logsumexp(x, axis, true));
+export function logSoftmax(x: MxArray, axis = -1): MxArray {
+  const moved = mx.subtract(x, mx.stopGradient(mx.max(x, axis, true)));
+  return mx.subtract(moved, mx.logsumexp(moved, axis, true));
+}
 
 /** `x * sigmoid(x)`, also called swish. */
 export const silu = (x: MxArray): MxArray => mx.multiply(x, mx.sigmoid(x));
@@ -47,6 +52,7 @@ export function activationLayer(name: string, f: (x: MxArray) => MxArray): new (
 export const Sigmoid = activationLayer("Sigmoid", sigmoid);
 export const Tanh = activationLayer("Tanh", tanh);
 export const ReLU = activationLayer("ReLU", relu);
+export const ReLU2 = activationLayer("ReLU2", relu2);
 export const ReLU6 = activationLayer("ReLU6", relu6);
 export const SiLU = activationLayer("SiLU", silu);
 export const Softmax = activationLayer("Softmax", (x) => softmax(x));

@@ -22,7 +22,9 @@ export class Embedding extends Module {
   asLinear(x: MxArray): MxArray {
     return mx.matmul(x, mx.transpose(this.weight));
   }
-  toQuantized(groupSize = 64, bits = 4): QuantizedEmbedding {
-    return QuantizedEmbedding.fromEmbedding(this, groupSize, bits);
+  /** Throws when `quantizeInput` is asked for: ids can not be quantized. */
+  toQuantized(groupSize?: number | null, bits?: number | null, mode = "affine", quantizeInput = false): QuantizedEmbedding {
+    if (quantizeInput) throw new Error("[Embedding.toQuantized] an embedding has no input that could be quantized");
+    return QuantizedEmbedding.fromEmbedding(this, groupSize, bits, mode);
   }
 }

@@ -17,8 +17,8 @@ export const softshrink = (x: MxArray, lambd = 0.5): MxArray => where(greater(ab
 export const celu = (x: MxArray, alpha = 1): MxArray => add(maximum(x, 0), multiply(subtract(exp(divide(minimum(x, 0), alpha)), 1), alpha));
 /** log(sigmoid(x)). */
 export const logSigmoid = (x: MxArray): MxArray => negative(softplus(negative(x)));
-/** 1 above the threshold, else 0. */
-export const step = (x: MxArray, threshold = 0): MxArray => where(greater(x, threshold), 1, 0);
+/** 1 from the threshold on, 0 below it. */
+export const step = (x: MxArray, threshold = 0): MxArray => where(mx.greaterEqual(x, threshold), 1, 0);
 /** 1.0507 elu(x, 1.67326) (Klambauer et al. 2017). */
 export const selu = (x: MxArray): MxArray => multiply(elu(x, 1.67326), 1.0507);
 /** x, or alpha x where x is negative (He et al. 2015). */
@@ -63,6 +63,7 @@ export class CELU extends Module {
     return celu(x, this.alpha);
   }
 }
+/** MLX writes it Softshrink, node-mlx SoftShrink; both names are exported. */
 export class SoftShrink extends Module {
   lambd: number;
   constructor(lambd = 0.5) {
@@ -73,6 +74,7 @@ export class SoftShrink extends Module {
     return softshrink(x, this.lambd);
   }
 }
+export { SoftShrink as Softshrink };
 export class HardShrink extends Module {
   lambda: number;
   constructor(lambda = 0.5) {
