@@ -1,21 +1,10 @@
 /** GPU kernels of argmax and argmin. */
 import type { View } from "../core/array.ts";
 import { type GpuKernel, type GpuLaunch, gpuInput, gpuOutput, gpuScratchIn, gpuScratchOut } from "../core/gpu.ts";
+import type { ArgReduceParams } from "./argreduce.ts";
 import { orderOf, passStep, planPass, reduceGate } from "./reduce-gpu.ts";
-import { type Section, sectionsOf, sizeOfSections } from "./sections.ts";
+import { linesOf } from "./sections.ts";
 
-interface ArgReduceParams {
-  readonly axis: number | null;
-  readonly keepdims: boolean;
-}
-/** [outer, n, inner] of the input in memory order, or undefined when a copy is needed. */
-function linesOf(x: View, axis: number | null): { outer: number; n: number; inner: number } | undefined {
-  if (axis === null) return x.contiguous ? { outer: 1, n: x.size, inner: 1 } : undefined;
-  const sections = sectionsOf(x, [axis]);
-  const at = sections?.findIndex((s) => s.reduced) ?? -1;
-  if (!sections || at < 0) return sections && { outer: x.size, n: 1, inner: 1 };
-  return { outer: sizeOfSections(sections.slice(0, at)), n: (sections[at] as Section).size, inner: sizeOfSections(sections.slice(at + 1)) };
-}
 function launch(min: boolean, x: View, axis: number | null): GpuLaunch {
   const { outer, n, inner } = linesOf(x, axis) as { outer: number; n: number; inner: number };
   const { size } = x.dtype;

@@ -2,7 +2,7 @@
 import type { View } from "../core/array.ts";
 import { bool } from "../core/dtype.ts";
 import { env } from "../core/env.ts";
-import { type GpuDevice, type GpuFeature, type GpuKernel, type GpuLaunch, type GpuPointer, type GpuStep, type MatrixShape, floatWord, gpuInput, gpuOutput, gpuScratchIn, gpuScratchOut, groupLimit, spreadGroups } from "../core/gpu.ts";
+import { type GpuDevice, type GpuFeature, type GpuKernel, type GpuLaunch, type GpuPointer, type GpuStep, type MatrixShape, floatWord, gpuInput, gpuOutput, gpuScratchIn, gpuScratchOut, groupLimit, halfNeeds, matrixNeeds, spreadGroups } from "../core/gpu.ts";
 import type { InputLayout } from "../core/op.ts";
 import { type AttentionParams, type Sizes, sizesOf } from "./attention-sizes.ts";
 import { matrixShape } from "./matmul-gpu.ts";
@@ -11,7 +11,7 @@ const types: Readonly<Record<string, number>> = { float32: 0, float16: 1, bfloat
 const suffix = ["f32", "f16", "bf16"];
 const typeOf = (x: View): number => types[x.dtype.name] as number;
 
-const needs: readonly GpuFeature[] = ["storageBuffer16BitAccess", "storageBuffer8BitAccess", "shaderInt16"];
+const needs: readonly GpuFeature[] = ["storageBuffer16BitAccess", "storageBuffer8BitAccess"];
 
 /** Rows of heads, positions and masks may lie anywhere, but not in reverse: the kernels' indices are unsigned. A head's vector must be contiguous. */
 function layout(inputs: readonly View[], params: AttentionParams): InputLayout[] {
@@ -22,10 +22,9 @@ function layout(inputs: readonly View[], params: AttentionParams): InputLayout[]
 /** Elements from the first to behind the last one of a view. */
 const reachOf = (v: View): number => v.shape.reduce((n, s, d) => n + (s - 1) * Math.abs(v.strides[d] as number), 1);
 
-function refuseAny(inputs: readonly View[], params: AttentionParams, device: GpuDevice): string | undefined {
+function refuseAny(inputs: readonly View[], params: AttentionParams): string | undefined {
   const s = sizesOf(inputs);
   for (const x of inputs.slice(0, 3)) if (types[x.dtype.name] === undefined) return `cannot: dtype ${x.dtype}`;
-  if (typeOf(inputs[0] as View) === 1 && !device.features.shaderFloat16) return "cannot: needs shaderFloat16";
   if (s.Tk === 0) return "cannot: no keys";
   const [mostKeys, mostQueries] = [env("MLX_VK_SDPA_MAX_K_LEN"), env("MLX_VK_SDPA_MAX_Q_LEN")];
   if (mostKeys > 0 && s.Tk > mostKeys) return `cannot: ${s.Tk} keys, MLX_VK_SDPA_MAX_K_LEN is ${mostKeys}`;
@@ -168,10 +167,11 @@ const decode: GpuKernel<AttentionParams> = {
   layout,
   gate: {
     needs,
+    typeNeeds: halfNeeds,
     env: "MLX_VK_ENABLE_SDPA_NATIVE",
     refuse(inputs, params, _outputs, device) {
       const { G, Tq } = sizesOf(inputs);
-      const why = refuseAny(inputs, params, device) ?? refuseSplits(inputs, decodePlan(inputs, device).splits, device);
+      const why = refuseAny(inputs, params) ?? refuseSplits(inputs, decodePlan(inputs, device).splits, device);
       // A workgroup serves 8 rows at most: many read the keys several times, which only matrix units can make up for.
       const most = matrixPlan(inputs, device) ? 16 : 8 * G;
       return why ?? (Tq > 8 || G * Tq > most ? `slower: ${G * Tq} rows per key head, which tiles serve better` : undefined);
@@ -211,10 +211,11 @@ const tiles: GpuKernel<AttentionParams> = {
   layout,
   gate: {
     needs,
+    typeNeeds: halfNeeds,
     env: "MLX_VK_ENABLE_SDPA_NATIVE",
     refuse(inputs, params, _outputs, device) {
       const s = sizesOf(inputs);
-      const why = refuseAny(inputs, params, device) ?? refuseSplits(inputs, tileSplits(s, tileRows, tileKeys, 256), device);
+      const why = refuseAny(inputs, params) ?? refuseSplits(inputs, tileSplits(s, tileRows, tileKeys, 256), device);
       if (why !== undefined) return why;
       if (tileShared(s.Dv) > device.sharedMemoryBytes) return `cannot: tiles of values of ${s.Dv} need ${tileShared(s.Dv)} bytes of shared memory, there are ${device.sharedMemoryBytes}`;
       return undefined;
@@ -267,10 +268,11 @@ const matrix: GpuKernel<AttentionParams> = {
   name: "vulkan/attention/matrix",
   layout,
   gate: {
-    needs: [...needs, "cooperativeMatrix", "subgroupSizeControl", "vulkanMemoryModel", "shaderFloat16"],
+    needs: [...needs, "cooperativeMatrix", "subgroupSizeControl", "vulkanMemoryModel"],
+    typeNeeds: matrixNeeds,
     env: "MLX_VK_ENABLE_SDPA_NATIVE",
     refuse(inputs, params, _outputs, device) {
-      const why = refuseAny(inputs, params, device);
+      const why = refuseAny(inputs, params);
       if (why !== undefined) return why;
       const plan = matrixPlan(inputs, device);
       if (!plan) return `cannot: no matrix units for ${(inputs[0] as View).dtype} of this size`;

@@ -45,13 +45,12 @@ function launchRange(p: Range, shader: string, split: (value: number) => [number
 }
 /** Largest size of an element of the range. */
 const reach = (p: Range): number => Math.max(Math.abs(p.start), Math.abs(p.start + p.step * p.size), Math.abs(p.last ?? 0));
-const rangeNeeds = [...moverNeeds, "shaderFloat16"] as const;
 
 export const gpuRange: readonly GpuKernel<Range>[] = [
   {
     name: "vulkan/copy/range",
     gate: {
-      needs: rangeNeeds,
+      needs: moverNeeds,
       refuse: (_inputs, p) => {
         if (p.last !== undefined || !Number.isInteger(p.start) || !Number.isInteger(p.step)) return "cannot: elements are not integers";
         if (p.dtype.name === "float64") return "cannot: float64";
@@ -62,7 +61,7 @@ export const gpuRange: readonly GpuKernel<Range>[] = [
   },
   {
     name: "vulkan/copy/rangeDoubles",
-    gate: { needs: [...rangeNeeds, "shaderFloat64"], refuse: (_inputs, p) => (!p.dtype.isInexact && reach(p) >= 2 ** 31 ? "cannot: elements are too large" : undefined) },
+    gate: { needs: [...moverNeeds, "shaderFloat64"], refuse: (_inputs, p) => (!p.dtype.isInexact && reach(p) >= 2 ** 31 ? "cannot: elements are too large" : undefined) },
     launch: (_inputs, _outputs, p) => launchRange(p, "copy/range_doubles", doubleWords),
   },
 ];

@@ -165,7 +165,7 @@ function scatterStep(inputs: readonly View[], out: View, s: Scatter): GpuStep[] 
 const scatterLayout = (inputs: readonly View[], { mode }: { mode: Mode }): readonly InputLayout[] => (mode !== "assign" && (inputs[0] as View).dtype.size === 8 ? ["row"] : ["row", "any"]);
 function scatterGate<P extends { mode: Mode }>(arrays: (params: P) => number): GpuGate<P> {
   return {
-    needs: [...moverNeeds, "shaderFloat16"],
+    needs: moverNeeds,
     refuse(inputs, params, outputs) {
       if (params.mode !== "assign" && (outputs[0] as View).dtype.name === "float64") return "cannot: float64";
       return refuseIndices(inputs, outputs, arrays(params));

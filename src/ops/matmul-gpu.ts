@@ -3,6 +3,7 @@ import type { View } from "../core/array.ts";
 import {
   type GpuDevice, type GpuFeature, type GpuKernel, type GpuLaunch, type GpuPointer, type GpuStep, type MatrixShape, floatWord, gpuInput, gpuOutput, gpuScratchIn, gpuScratchOut, groupLimit,
   spreadGroups,
+  halfNeeds, matrixNeeds,
 } from "../core/gpu.ts";
 import type { InputLayout } from "../core/op.ts";
 import { broadcastStrides, collapseDims, sizeOf } from "../core/shape.ts";
@@ -351,7 +352,8 @@ function kernelOf(name: GpuKernel["name"], { products, layout }: Family, plan: P
     name,
     layout,
     gate: {
-      needs: [...more, "storageBuffer16BitAccess", "shaderInt16", "shaderFloat16"],
+      needs: more,
+      typeNeeds: more.length > 0 ? matrixNeeds : halfNeeds,
       refuse: (inputs, params, outputs, device) => {
         const out = outputs[0] as View;
         const why = refusal(inputs, outputs);

@@ -1,6 +1,6 @@
 /** GPU kernels of rmsNorm and layerNorm, and how kernels over rows are laid out on the device. */
 import type { View } from "../core/array.ts";
-import { type GpuDevice, type GpuKernel, type GpuPointer, floatWord, gpuInput, gpuOutput, spreadGroups } from "../core/gpu.ts";
+import { type GpuDevice, type GpuKernel, type GpuPointer, floatWord, gpuInput, gpuOutput, halfNeeds, spreadGroups } from "../core/gpu.ts";
 import type { InputLayout } from "../core/op.ts";
 
 const suffix: Readonly<Record<string, string>> = { float32: "f32", float16: "f16", bfloat16: "bf16" };
@@ -97,7 +97,7 @@ export const gpuNorm = (name: "rms" | "layer"): readonly GpuKernel<NormParams>[]
     layout: ([x]) => (walkOf(x as View) ? anyRows : allRows),
     inPlace: [0],
     gate: {
-      needs: ["storageBuffer16BitAccess", "shaderInt16", "shaderFloat16"],
+      typeNeeds: halfNeeds,
       ...(name === "rms" ? { env: "MLX_VK_ENABLE_RMSNORM_NATIVE" as const } : {}),
       refuse: ([x]) => {
         const v = x as View;

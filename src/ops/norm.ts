@@ -9,7 +9,6 @@ import type { Batching } from "../core/rules.ts";
 import { add, multiply, subtract } from "./binary.ts";
 import { astype } from "./cast.ts";
 import { type ArrayLike, streamArg, toArray } from "./convert.ts";
-import { reshape } from "./movement.ts";
 import { gpuNorm } from "./norm-gpu.ts";
 import { mean } from "./reduce.ts";
 import { rsqrt, square } from "./unary.ts";
@@ -121,14 +120,7 @@ function definition(inputs: readonly MxArray[], params: NormParams, normalise: (
 const rules = {
   vjp: "composite",
   jvp: "composite",
-  vmap: ({ inputs: [x, ...rest], batched, size, spread, params, apply }: Batching<NormParams>): MxArray[] => {
-    if (!batched.slice(1).some(Boolean)) return apply([x as MxArray, ...rest], params);
-    const inner = spread(0).ndim - 2;
-    const rows = rest.map((v, i) => (batched[i + 1] ? reshape(v, [size, ...new Array<number>(inner).fill(1), -1]) : v));
-    const y = apply([spread(0)], { ...params, weight: false, bias: false })[0] as MxArray;
-    const scaled = params.weight ? multiply(y, rows[0] as MxArray) : y;
-    return [params.bias ? add(scaled, rows[rows.length - 1] as MxArray) : scaled];
-  },
+  vmap: ({ inputs, batched, params, apply }: Batching<NormParams>): MxArray[] | undefined => (batched.slice(1).some(Boolean) ? undefined : apply(inputs, params)),
 } as const;
 
 const applyRms = defineOp<NormParams>({

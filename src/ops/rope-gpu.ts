@@ -1,17 +1,10 @@
 /** GPU kernel of rope. */
 import type { View } from "../core/array.ts";
-import { type GpuKernel, type GpuLaunch, gpuInput, gpuOutput, spreadGroups } from "../core/gpu.ts";
+import { type GpuKernel, type GpuLaunch, gpuInput, gpuOutput, halfNeeds, spreadGroups } from "../core/gpu.ts";
 import type { InputLayout } from "../core/op.ts";
 import { floatSuffix, reachOf, wholeRows } from "./norm-gpu.ts";
+import type { RopeParams } from "./rope.ts";
 
-interface RopeParams {
-  readonly dims: number;
-  readonly traditional: boolean;
-  readonly base: number;
-  readonly scale: number;
-  readonly offset: number | undefined;
-  readonly freqs: boolean;
-}
 const lanes = 128;
 /** Invocations that fill a large device; more of them take several heads each and so share their angles. */
 const enough = 1 << 17;
@@ -97,7 +90,7 @@ export const gpuRope: readonly GpuKernel<RopeParams>[] = [
     layout: ([x]) => (walks(x as View) ? anyRows : allRows),
     inPlace: [0],
     gate: {
-      needs: ["storageBuffer16BitAccess", "shaderInt16", "shaderFloat16"],
+      typeNeeds: halfNeeds,
       env: "MLX_VK_ENABLE_ROPE_NATIVE",
       refuse: ([x]) => {
         const v = x as View;

@@ -8,10 +8,11 @@ import { formatShape } from "../core/shape.ts";
 import type { Batching } from "../core/rules.ts";
 import { type ArrayLike, streamArg, toArray } from "./convert.ts";
 import { broadcastTo, reshape } from "./movement.ts";
+import { oneByOne } from "./one-by-one.ts";
 import { castTo, kernelDtype, kernelSuffix, mergeDims } from "./norm.ts";
 import { gpuRope } from "./rope-gpu.ts";
 
-interface RopeParams {
+export interface RopeParams {
   readonly dims: number;
   readonly traditional: boolean;
   /** Unused with freqs. */
@@ -106,8 +107,9 @@ function reference(data: readonly Float64Array[], avals: readonly Aval[], params
 
 const kernel: Kernel<RopeParams> = { name: "wasm/rope/rope", layout, inPlace: [0], launch: (inputs, _outputs, params) => launch(inputs, params) };
 /** Rows of the batch and of x's first dimension become one dimension, each with its own offset. */
-function batch({ inputs, batched, size, spread, params, apply: again }: Batching<RopeParams>): MxArray[] {
-  if (params.freqs && batched[inputs.length - 1]) throw opError("rope", "freqs can not be batched, got some per element");
+function batch(b: Batching<RopeParams>): MxArray[] {
+  const { inputs, batched, size, spread, params, apply: again } = b;
+  if (params.freqs && batched[inputs.length - 1]) return oneByOne(b);
   const x = spread(0);
   const [first, ...rest] = x.shape.slice(1) as [number, ...number[]];
   const others = inputs.slice(1);

@@ -1,6 +1,6 @@
 /** GPU kernels of softmax and logsumexp. */
 import type { View } from "../core/array.ts";
-import { type GpuDevice, type GpuKernel, type GpuLaunch, type GpuStep, gpuInput, gpuOutput, gpuScratchIn, gpuScratchOut, spreadGroups } from "../core/gpu.ts";
+import { type GpuDevice, type GpuKernel, type GpuLaunch, type GpuStep, gpuInput, gpuOutput, gpuScratchIn, gpuScratchOut, halfNeeds, spreadGroups } from "../core/gpu.ts";
 import { floatSuffix, planRows, wholeRows } from "./norm-gpu.ts";
 
 const refuse = ([x]: readonly View[]): string | undefined => {
@@ -53,10 +53,9 @@ function launch(x: View, out: View, log: boolean, device: GpuDevice): GpuLaunch 
   };
 }
 
-const needs = ["storageBuffer16BitAccess", "shaderInt16", "shaderFloat16"] as const;
 export const gpuSoftmax: readonly GpuKernel[] = [
-  { name: "vulkan/softmax/softmax", inPlace: [0], gate: { needs, refuse }, launch: ([x], [out], _params, device) => launch(x as View, out as View, false, device) },
+  { name: "vulkan/softmax/softmax", inPlace: [0], gate: { typeNeeds: halfNeeds, refuse }, launch: ([x], [out], _params, device) => launch(x as View, out as View, false, device) },
 ];
 export const gpuLogsumexp: readonly GpuKernel[] = [
-  { name: "vulkan/softmax/logsumexp", gate: { needs, refuse }, launch: ([x], [out], _params, device) => launch(x as View, out as View, true, device) },
+  { name: "vulkan/softmax/logsumexp", gate: { typeNeeds: halfNeeds, refuse }, launch: ([x], [out], _params, device) => launch(x as View, out as View, true, device) },
 ];

@@ -12,6 +12,7 @@ import { expandDims, reshape, transpose } from "./movement.ts";
 import { sum } from "./reduce.ts";
 import { gpuLogsumexp, gpuSoftmax } from "./softmax-gpu.ts";
 import { grainFor, storedNames } from "./sections.ts";
+import { within } from "./scope.ts";
 
 type S = StreamOrDevice;
 /** Rows longer than this are cut, so that one row can use all threads; the cut does not depend on their number. */
@@ -111,29 +112,33 @@ function requireReal(op: string, x: MxArray): void {
  * rounded once, so `precise` changes nothing.
  */
 export function softmax(a: ArrayLike, axis?: AxisArgument | S, _precise?: boolean | S | null, s?: S | null): MxArray {
-  const stream = [axis, _precise, s].find(isStreamOrDevice);
-  const input = toArray(a);
-  requireReal("softmax", input);
-  const x = astype(input, toInexact(input.dtype), stream);
-  const axes = normalizeAxes("softmax", isStreamOrDevice(axis) ? undefined : axis, x.ndim);
-  if (x.size === 0) return new MxArray(x.desc);
-  const { lines, order } = axesLast(x, axes, stream);
-  const y = softmaxOp([lines], {}, stream)[0] as MxArray;
-  const moved = axes.length === 1 ? y : reshape(y, order.map((i) => x.desc.shape[i] as number), stream);
-  const back = order.map((_, i) => order.indexOf(i));
-  return back.every((axis, i) => axis === i) ? moved : transpose(moved, back, stream);
+  return within(() => {
+    const stream = [axis, _precise, s].find(isStreamOrDevice);
+    const input = toArray(a);
+    requireReal("softmax", input);
+    const x = astype(input, toInexact(input.dtype), stream);
+    const axes = normalizeAxes("softmax", isStreamOrDevice(axis) ? undefined : axis, x.ndim);
+    if (x.size === 0) return new MxArray(x.desc);
+    const { lines, order } = axesLast(x, axes, stream);
+    const y = softmaxOp([lines], {}, stream)[0] as MxArray;
+    const moved = axes.length === 1 ? y : reshape(y, order.map((i) => x.desc.shape[i] as number), stream);
+    const back = order.map((_, i) => order.indexOf(i));
+    return back.every((axis, i) => axis === i) ? moved : transpose(moved, back, stream);
+  });
 }
 
 /** log(sum(exp(x))) over axes (all when none is given), without overflow. Integers give float32; 16-bit floats are computed in float32. Throws for an empty array. */
 export function logsumexp(a: ArrayLike, axis?: AxisArgument | boolean | S, keepdims?: boolean | S | null, s?: S | null): MxArray {
-  const args = reductionArgs(axis, keepdims, s);
-  const input = toArray(a);
-  requireReal("logsumexp", input);
-  if (input.size === 0) throw opError("logsumexp", `needs at least one element, got shape ${formatShape(input.shape)}`);
-  const x = astype(input, toInexact(input.dtype), args.stream);
-  const axes = normalizeAxes("logsumexp", args.axis, x.ndim);
-  const { lines } = axesLast(x, axes, args.stream);
-  const y = logsumexpOp([lines], {}, args.stream)[0] as MxArray;
-  const shape = reducedShape(x.shape, axes, args.keepdims);
-  return sizeOf(shape) === y.size && shape.length === y.ndim ? y : reshape(y, shape, args.stream);
+  return within(() => {
+    const args = reductionArgs(axis, keepdims, s);
+    const input = toArray(a);
+    requireReal("logsumexp", input);
+    if (input.size === 0) throw opError("logsumexp", `needs at least one element, got shape ${formatShape(input.shape)}`);
+    const x = astype(input, toInexact(input.dtype), args.stream);
+    const axes = normalizeAxes("logsumexp", args.axis, x.ndim);
+    const { lines } = axesLast(x, axes, args.stream);
+    const y = logsumexpOp([lines], {}, args.stream)[0] as MxArray;
+    const shape = reducedShape(x.shape, axes, args.keepdims);
+    return sizeOf(shape) === y.size && shape.length === y.ndim ? y : reshape(y, shape, args.stream);
+  });
 }

@@ -10,7 +10,8 @@ import { type Placed, encodeLaunch } from "../../src/backend/vulkan/encode.ts";
 import type { Allocation } from "../../src/backend/vulkan/memory.ts";
 import type { View } from "../../src/core/array.ts";
 import { type Dtype, bitsArray } from "../../src/core/dtype.ts";
-import type { GpuKernel } from "../../src/core/gpu.ts";
+import { type GpuDevice, type GpuFeature, type GpuKernel, missingFeature } from "../../src/core/gpu.ts";
+import { shaderCode } from "../../src/backend/vulkan/shaders.ts";
 import { type Op, ops } from "../../src/core/op.ts";
 import { isContiguous, rowStrides, sizeOf } from "../../src/core/shape.ts";
 import { decode, encode } from "./group.ts";
@@ -84,7 +85,8 @@ function runIn<P extends object>(memory: RunMemory, device: TestDevice, kernel: 
   const gpu = gpuDevice(info);
   const views = inputs.map(viewOf);
   const outs = outputs.map(viewOf);
-  for (const f of kernel.gate?.needs ?? []) if (!gpu.features[f]) throw new Error(`needs ${f}`);
+  const missing = missingFeature(kernel.gate, views, gpu.features);
+  if (missing !== undefined) throw new Error(`needs ${missing}`);
   const refusal = kernel.gate?.refuse?.(views, params, outs, gpu);
   if (refusal !== undefined) throw new Error(`refused: ${refusal}`);
   const launch = kernel.launch(views, outs, params, gpu);
@@ -152,6 +154,27 @@ export const opNamed = (name: string): Op => {
   return op;
 };
 
+/** Features by the capabilities of SPIR-V that stand for them (the specification's numbers). */
+const capabilities: Readonly<Record<number, GpuFeature>> = {
+  9: "shaderFloat16", 10: "shaderFloat64", 11: "shaderInt64", 22: "shaderInt16", 39: "shaderInt8", 4433: "storageBuffer16BitAccess", 4448: "storageBuffer8BitAccess",
+  5116: "bfloat16", 5345: "vulkanMemoryModel", 6019: "shaderIntegerDotProduct", 6022: "cooperativeMatrix",
+};
+function declared(code: Uint32Array): GpuFeature[] {
+  const found: GpuFeature[] = [];
+  // Capabilities (opcode 17) come first.
+  for (let at = 5; ((code[at] as number) & 0xffff) === 17; at += 2) found.push(capabilities[code[at + 1] as number] as GpuFeature);
+  return found.filter((f) => f !== undefined);
+}
+/** The gate must demand what the shaders of a launch declare, and float16 arithmetic only where they do. */
+function checkFeatures<P extends object>(kernel: GpuKernel<P>, views: readonly View[], outs: readonly View[], params: P, gpu: GpuDevice): void {
+  const without = (f: GpuFeature): GpuDevice => ({ ...gpu, features: { ...gpu.features, [f]: false } });
+  const demanded = (f: GpuFeature): boolean => missingFeature(kernel.gate, views, without(f).features) !== undefined || kernel.gate?.refuse?.(views, params, outs, without(f))?.startsWith("cannot:") === true;
+  const shaders = kernel.launch(views, outs, params, gpu).steps.map((s) => s.shader).filter((s) => typeof s === "string");
+  const needed = new Set(shaders.flatMap((s) => declared(shaderCode(s))));
+  for (const f of needed) if (!demanded(f)) throw new Error(`${kernel.name}: the gate does not demand ${f}, which ${shaders.join(", ")} declares`);
+  if (!needed.has("shaderFloat16") && demanded("shaderFloat16")) throw new Error(`${kernel.name}: the gate demands shaderFloat16, which ${shaders.join(", ")} do not need`);
+}
+
 /** Runs every GPU kernel of an op whose gate opens (or the one named) and compares with the op's reference: |got - want| <= absolute + relative * |want|. Returns the kernels that ran. */
 export function testKernel(device: TestDevice, opName: string, inputs: readonly TestArray[], params: object, tolerance: { relative: number; absolute: number }, only?: string): string[] {
   const op = opNamed(opName);
@@ -164,7 +187,8 @@ export function testKernel(device: TestDevice, opName: string, inputs: readonly 
     if (only !== undefined && kernel.name !== only) continue;
     const views = inputs.map(viewOf);
     const why = kernel.gate?.refuse?.(views, params, outputs.map(viewOf), gpuDevice(device.info));
-    if (kernel.gate?.needs?.some((f) => !device.info.features[f]) || why?.startsWith("cannot:")) continue;
+    if (missingFeature(kernel.gate, views, gpuDevice(device.info).features) !== undefined || why?.startsWith("cannot:")) continue;
+    checkFeatures(kernel, views, outputs.map(viewOf), params, gpuDevice(device.info));
     const open = { ...kernel, gate: {} };
     const got = runKernel(device, open, inputs, outputs, params);
     got.forEach((g, i) => {
