@@ -113,3 +113,45 @@ export function elements4(a: usize, begin: i32, end: i32): void {
 export function elements8(a: usize, begin: i32, end: i32): void {
   elements<u64>(a, begin, end);
 }
+
+// Elements of a source with one dimension, by int32 or uint32 indices that lie side by side. Argument block: 0 src, 1 dst, 2 indices, 3 their dtype code, 4 size of the
+// source, 5 its stride in bytes. Units: elements. The loop makes four addresses at a time and does nothing else, so that many loads are under way at once.
+function run<T>(a: usize, begin: i32, end: i32): void {
+  const src = load<u32>(a);
+  const code = load<i32>(a, 12);
+  const size = load<i32>(a, 16);
+  const stride = load<u32>(a, 20);
+  let dst: usize = load<u32>(a, 4) + <u32>begin * sizeof<T>();
+  let p: usize = load<u32>(a, 8) + 4 * <u32>begin;
+  const sizes = i32x4.splat(size);
+  const last = i32x4.splat(size - 1);
+  const zero = i32x4.splat(0);
+  // Indices without a sign are cut at the greatest with one; the others stay.
+  const most = i32x4.splat(code == 3 ? 0x7fffffff : -1);
+  const strides = i32x4.splat(<i32>stride);
+  const base = i32x4.splat(<i32>src);
+  const fours = begin + ((end - begin) & ~3);
+  let unit = begin;
+  for (; unit < fours; unit += 4, p += 16, dst += 4 * sizeof<T>()) {
+    const i = i32x4.min_u(v128.load(p), most);
+    const wrapped = i32x4.max_s(zero, i32x4.min_s(i32x4.add(i, v128.and(i32x4.lt_s(i, zero), sizes)), last));
+    const at = i32x4.add(i32x4.mul(wrapped, strides), base);
+    store<T>(dst, load<T>(<u32>i32x4.extract_lane(at, 0)));
+    store<T>(dst + sizeof<T>(), load<T>(<u32>i32x4.extract_lane(at, 1)));
+    store<T>(dst + 2 * sizeof<T>(), load<T>(<u32>i32x4.extract_lane(at, 2)));
+    store<T>(dst + 3 * sizeof<T>(), load<T>(<u32>i32x4.extract_lane(at, 3)));
+  }
+  for (; unit < end; unit++, p += 4, dst += sizeof<T>()) store<T>(dst, load<T>(src + <u32>wrapIndex(loadIndex(p, code), size) * stride));
+}
+export function run1(a: usize, begin: i32, end: i32): void {
+  run<u8>(a, begin, end);
+}
+export function run2(a: usize, begin: i32, end: i32): void {
+  run<u16>(a, begin, end);
+}
+export function run4(a: usize, begin: i32, end: i32): void {
+  run<u32>(a, begin, end);
+}
+export function run8(a: usize, begin: i32, end: i32): void {
+  run<u64>(a, begin, end);
+}

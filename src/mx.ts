@@ -1,10 +1,12 @@
 /** Everything in `mx`: ops, dtypes, devices, memory, files. Names are MLX's in camelCase. */
 import { openVulkan, setDeviceMemoryLimit } from "./backend/vulkan/index.ts";
 import { wasmBackend } from "./backend/wasm/index.ts";
-import { type DeviceType, defaultDevice } from "./core/device.ts";
+import { type DeviceType, defaultDevice, forgetStreams } from "./core/device.ts";
 import "./debug/check.ts";
+import { deviceInfo } from "./debug/info.ts";
 import "./debug/routes.ts";
 import "./debug/self-check.ts";
+import "./schedule/flush.ts";
 
 export { MxArray, getWrappersCount } from "./core/array.ts";
 export {
@@ -17,7 +19,7 @@ export {
 } from "./core/device.ts";
 export { MxError } from "./core/error.ts";
 export { dispose, tidy } from "./core/memory.ts";
-export { type PrintOptions, getPrintoptions, setPrintoptions } from "./core/print.ts";
+export { type PrintOptions, getPrintoptions, printoptions, setPrintoptions } from "./core/print.ts";
 export { complex as Complex, type ArrayLike, type NestedArray, type Scalar } from "./ops/convert.ts";
 export { array } from "./ops/methods.ts";
 export * from "./ops/argreduce.ts";
@@ -28,13 +30,16 @@ export { conj, conjugate, imag, real } from "./ops/complex.ts";
 export * from "./ops/concat.ts";
 export * from "./ops/conv.ts";
 export * from "./ops/creation.ts";
+export { depends } from "./ops/depends.ts";
 export * from "./ops/einsum.ts";
+export * from "./ops/fp8.ts";
 export * from "./ops/hadamard.ts";
 export * from "./ops/indexing.ts";
 export * from "./ops/masked.ts";
 export * from "./ops/matmul.ts";
 export * from "./ops/movement.ts";
 export * from "./ops/pad.ts";
+export * from "./ops/qqmm.ts";
 export * from "./ops/quantized.ts";
 export * from "./ops/reduce.ts";
 export * from "./ops/scan.ts";
@@ -51,6 +56,7 @@ export * as decode from "./ops/decode.ts";
 export * as fast from "./ops/fast.ts";
 export * as fft from "./ops/fft.ts";
 export * as linalg from "./ops/linalg.ts";
+export { norm as matrixNorm } from "./ops/linalg.ts";
 export * from "./io/index.ts";
 export { explain } from "./debug/explain.ts";
 export { type Profile, type ProfileRow, formatProfile, profile } from "./debug/profile.ts";
@@ -58,6 +64,8 @@ export { type DeviceInfo, type SystemInfo, type VulkanInfo, deviceCount, deviceI
 export { grad, jvp, valueAndGrad, vjp } from "./transforms/autodiff.ts";
 export { compile, disableCompile, enableCompile } from "./transforms/compile.ts";
 export { checkpoint, customFunction } from "./transforms/custom.ts";
+export { type TextWriter, exportToDot } from "./transforms/dot.ts";
+export { type ExportArgument, type ExportEvent, type Exporter, type ImportedFunction, exportFunction, exporter, importFunction } from "./transforms/export.ts";
 export { vmap } from "./transforms/vmap.ts";
 export { type LoopArrays, Recording, loopHistory, overwrite } from "./schedule/replay.ts";
 export { asyncEval, evalArrays as eval } from "./schedule/run.ts";
@@ -69,14 +77,18 @@ export const nan = Number.NaN;
 export const pi = Math.PI;
 /** A new axis in an index. */
 export const newaxis = null;
+/** Further names of the same constants, as in numpy. */
+export { inf as Inf, inf as Infinity, inf as PINF, inf as infty, nan as NAN, nan as NaN };
+export const NINF = Number.NEGATIVE_INFINITY;
+export const NZERO = -0;
+export const PZERO = 0;
 
 /** Bytes of all living arrays. */
 export const getActiveMemory = (): number => wasmBackend().memory.counters.active + (openVulkan()?.memory.counters.active ?? 0);
-/** Most bytes that arrays took at one time since the start or `resetPeakMemory`. */
+/** Most bytes that arrays took at one time since the start or `resetPeakMemory`: 0 until memory is taken again. */
 export const getPeakMemory = (): number => wasmBackend().memory.counters.peak + (openVulkan()?.memory.counters.peak ?? 0);
 export function resetPeakMemory(): void {
-  const c = wasmBackend().memory.counters;
-  c.peak = c.active;
+  wasmBackend().memory.counters.peak = 0;
   openVulkan()?.memory.resetPeak();
 }
 /** Bytes of freed blocks that later arrays use again. */
@@ -99,14 +111,12 @@ export function synchronize(): void {
   openVulkan()?.synchronize();
 }
 
-let cacheLimit = 0;
 let wiredLimit = 0;
-/** Keeps a limit for freed memory and returns the one before. WebAssembly can not hand pages back, so freed blocks stay for later arrays whatever the limit is. */
-export function setCacheLimit(limit: number): number {
-  const before = cacheLimit;
-  cacheLimit = limit;
-  return before;
-}
+/**
+ * Sets the most bytes of freed memory to keep for later arrays of the same sizes; returns the limit before. What is freed beyond it is merged at once.
+ * WebAssembly can not hand pages back to the system.
+ */
+export const setCacheLimit = (limit: number): number => wasmBackend().memory.setCacheLimit(limit);
 /** Keeps a limit for memory that must not be paged out and returns the one before. A process can not pin WebAssembly memory, so it changes nothing. */
 export function setWiredLimit(limit: number): number {
   const before = wiredLimit;
@@ -114,8 +124,21 @@ export function setWiredLimit(limit: number): number {
   return before;
 }
 
+/** Waits for all submitted work, and forgets the default streams. */
+export function clearStreams(): void {
+  synchronize();
+  forgetStreams();
+}
+
 /** Older homes of the memory functions, and Apple's Metal, which is never there. */
 export const metal = {
   isAvailable: (): boolean => false,
+  deviceInfo,
+  /** There is nothing to capture, so this gives false. */
+  startCapture: (_path: string): boolean => false,
+  stopCapture: (): void => {},
   clearCache, getActiveMemory, getCacheMemory, getPeakMemory, resetPeakMemory, setCacheLimit, setMemoryLimit, setWiredLimit,
 } as const;
+
+/** NVIDIA's CUDA, which is never used: GPUs of all makers are driven through Vulkan. */
+export const cuda = { isAvailable: (): boolean => false } as const;

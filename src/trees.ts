@@ -48,8 +48,10 @@ export function treeMapWithPath(func: (path: string, ...args: Tree[]) => unknown
   return func(path, tree, ...rest);
 }
 
-/** `[path, leaf]` pairs. `convertKey` changes each part of the path that is a name. */
-export function treeFlatten(tree: Tree, prefix = "", isLeaf?: Leaf, convertKey?: (key: string) => string): [string, Tree][] {
+/** `[path, leaf]` pairs, or with `destination` an object that gets a member for each. `convertKey` changes each part of the path that is a name. */
+export function treeFlatten(tree: Tree, prefix?: string, isLeaf?: Leaf, convertKey?: (key: string) => string, destination?: undefined): [string, Tree][];
+export function treeFlatten(tree: Tree, prefix: string | undefined, isLeaf: Leaf | undefined, convertKey: ((key: string) => string) | undefined, destination: Record<string, Tree>): Record<string, Tree>;
+export function treeFlatten(tree: Tree, prefix = "", isLeaf?: Leaf, convertKey?: (key: string) => string, destination?: Record<string, Tree>): [string, Tree][] | Record<string, Tree> {
   const out: [string, Tree][] = [];
   const walk = (node: unknown, path: string): void => {
     if (isLeaf?.(node)) out.push([path, node]);
@@ -58,7 +60,7 @@ export function treeFlatten(tree: Tree, prefix = "", isLeaf?: Leaf, convertKey?:
     else out.push([path, node]);
   };
   walk(tree, prefix);
-  return out;
+  return destination ? Object.assign(destination, Object.fromEntries(out)) : out;
 }
 
 /** Inverse of `treeFlatten`: numeric parts of a path become Arrays; gaps in them are filled with `{}`. */
@@ -75,13 +77,15 @@ export function treeUnflatten(pairs: readonly (readonly [string, unknown])[], co
     if (group) group.push(item);
     else groups.set(key, [item]);
   }
-  if (![...groups.keys()].every((k) => /^\d+$/.test(k))) {
+  const indices = new Map([...groups.keys()].map((k) => [Number(k), k]));
+  // Names such as "01" and "1" would be the same place of a list.
+  if (![...groups.keys()].every((k) => /^\d+$/.test(k)) || indices.size !== groups.size) {
     return Object.fromEntries([...groups].map(([k, group]) => [convertKey ? convertKey(k) : k, treeUnflatten(group, convertKey)]));
   }
   const list: unknown[] = [];
-  for (const index of [...groups.keys()].map(Number).sort((a, b) => a - b)) {
+  for (const [index, key] of [...indices].sort(([a], [b]) => a - b)) {
     while (list.length < index) list.push({});
-    list.push(treeUnflatten(groups.get(String(index)) ?? [], convertKey));
+    list.push(treeUnflatten(groups.get(key) ?? [], convertKey));
   }
   return list;
 }
@@ -97,8 +101,10 @@ const isEmpty = (tree: unknown): boolean => tree === undefined || tree === null 
 
 /** Joins two trees. Where both have a leaf, `mergeFn` decides; without it that is an error. */
 export function treeMerge(treeA: Tree, treeB: Tree, mergeFn?: (a: Tree, b: Tree) => unknown): Tree {
-  if (isEmpty(treeA)) return treeB;
-  if (isEmpty(treeB)) return treeA;
+  const [emptyA, emptyB] = [isEmpty(treeA), isEmpty(treeB)];
+  if (emptyA && emptyB && isDict(treeA) !== isDict(treeB) && Array.isArray(treeA) !== Array.isArray(treeB)) throw new Error("[treeMerge] a list and a dictionary can not be merged");
+  if (emptyA) return treeB ?? treeA;
+  if (emptyB) return treeA;
   if (Array.isArray(treeA) && Array.isArray(treeB)) {
     const length = Math.max(treeA.length, treeB.length);
     return Array.from({ length }, (_, i) => treeMerge(treeA[i], treeB[i], mergeFn));

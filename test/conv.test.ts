@@ -69,6 +69,13 @@ describe("large convolutions", () => {
   });
 });
 
+describe("conv1d of more dimensions", () => {
+  it("is a convolution of all of them", () => {
+    const [x, w] = [mx.random.normal([1, 5, 6, 2]), mx.random.normal([4, 2, 3, 1])];
+    expect(mx.conv1d(x, w, 1, 1, 1, 2).tolist()).toEqual(mx.conv2d(x, w, 1, 1, 1, 2).tolist());
+  });
+});
+
 describe("errors of convolutions", () => {
   const f = (...shape: number[]): MxArray => mx.zeros(shape);
   it("name the rule and what was given", () => {

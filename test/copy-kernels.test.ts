@@ -3,7 +3,8 @@ import { describe, expect, test } from "vitest";
 import { modules } from "../src/backend/wasm/modules.gen.ts";
 import type { Aval, View } from "../src/core/array.ts";
 import { type Dtype, dtypes, bitsArray, fromBfloat16Bits, fromFloat16Bits, roundTo, bool, complex64, int32, uint32, int64, uint8, float32, bfloat16, float16 } from "../src/core/dtype.ts";
-import { type Arg, type Op, ops } from "../src/core/op.ts";
+import { satisfies } from "../src/schedule/run.ts";
+import { type Arg, type Kernel, type Op, ops } from "../src/core/op.ts";
 import { isContiguous, rowStrides, sizeOf } from "../src/core/shape.ts";
 import { storeNumbers } from "../src/ops/convert.ts";
 import { forEachIndex } from "../src/ops/oracle.ts";
@@ -120,17 +121,25 @@ function resolve(arg: Arg, m: Machine, inputs: Operand[], outputs: number[], scr
   return base + arg.bytes;
 }
 
-/** Runs the first kernel of an op and compares with its reference. */
+/** Runs every kernel of an op that takes these arguments and compares with its reference. */
 function check(build: Build, name: string, params: object, given: Input[]): void {
   const op = ops.get(name) as Op;
-  const kernel = op.kernels[0];
-  if (!kernel) throw new Error(`${name} has no kernel`);
+  const taken = op.kernels.filter((kernel) => checkOne(build, op, kernel, params, given));
+  if (taken.length === 0) throw new Error(`no kernel of ${name} takes this`);
+}
+/** False when the kernel's gate refuses, or it wants another layout. */
+function checkOne(build: Build, op: Op, kernel: Kernel, params: object, given: Input[]): boolean {
   const m = new Machine(build);
   const inputs = given.map((i) => place(m, i));
   const avals: Aval[] = given.map((i) => ({ shape: i.shape, dtype: i.dtype }));
   const out = op.infer(avals, params);
   const outputs = out.map((o) => m.alloc(sizeOf(o.shape) * o.dtype.size));
   const views = out.map((o): View => ({ ...o, strides: rowStrides(o.shape), offset: 0, size: sizeOf(o.shape), contiguous: true }));
+  const refusal = kernel.gate?.refuse?.(inputs.map((i) => i.view), params, views);
+  if (refusal?.startsWith("cannot:")) return false;
+  // The scheduler would make a copy.
+  const layouts = typeof kernel.layout === "function" ? kernel.layout(inputs.map((i) => i.view), params) : kernel.layout;
+  if (inputs.some((i, k) => !satisfies(i.view, layouts?.[Math.min(k, layouts.length - 1)] ?? "row"))) return false;
   if (kernel.base !== undefined) {
     const base = inputs[kernel.base] as Operand;
     const bytes = sizeOf((out[0] as Aval).shape) * (out[0] as Aval).dtype.size;
@@ -157,6 +166,7 @@ function check(build: Build, name: string, params: object, given: Input[]): void
     const got = read(m, o.dtype, outputs[i] as number, sizeOf(o.shape));
     expect([...got].map((v) => v + 0)).toEqual([...(expected[i] as Float64Array)].map((v) => roundTo(o.dtype, v) + 0));
   });
+  return true;
 }
 
 const sizes: Dtype[] = [uint8, bfloat16, float32, int64];

@@ -42,6 +42,7 @@ describe("values", () => {
 describe("errors", () => {
   it.each([
     [() => mx.arange(0, 5, 0), "[arange] step must not be zero"],
+    [() => mx.arange(0, Infinity, Infinity), "[arange] the number of elements must be finite"],
     [() => mx.arange(0, Number.POSITIVE_INFINITY), "[arange] the number of elements must be finite"],
     [() => mx.arange(Number.NaN), "[arange] start, stop and step must be numbers"],
     [() => mx.zeros([2, -1]), "[full] shape must hold non-negative integers"],

@@ -57,6 +57,9 @@ describe("values that float64 cannot check", () => {
     expect(bits(mx.remainder(a, b))).toEqual([1n, 0n, 0n]);
     expect(bits(mx.power(b, mx.array(BigInt64Array.of(39n, 5n, 0n) as never)))).toEqual([3n ** 39n, -1n, 1n]);
   });
+  it("integer powers with negative exponents are 0", () => {
+    for (const d of [mx.int8, mx.int16, mx.int32, mx.int64]) expect(mx.power(mx.array([2, -2, 1, -1], d), mx.array([-1, -3, -9, -2], d)).tolist()).toEqual([0, 0, 0, 0]);
+  });
   it("NaN and infinity beyond an integer's range do not trap", () => {
     const x = mx.array([Number.NaN, Number.POSITIVE_INFINITY, -1e30, 3e9]);
     expect(mx.astype(x, mx.int32).tolist()).toEqual([0, 2147483647, -2147483648, 2147483647]);
@@ -81,6 +84,18 @@ describe("errors", () => {
   ] as const)("%#", (f, message) => {
     expect(f).toThrow(message);
   });
+});
+
+it("a remainder of zero has the sign of the dividend, as C's fmod gives it", () => {
+  const x = mx.array([-5, -4, 0, 5]);
+  expect(mx.remainder(x, 5).tolist()).toEqual([-0, 1, 0, 0]);
+  expect(mx.remainder(x, -5).tolist()).toEqual([-0, -4, 0, 0]);
+});
+
+it("isposinf and isneginf of complex numbers ask for an imaginary part of 0", () => {
+  const x = mx.array([{ re: Infinity, im: 0 }, { re: -Infinity, im: 0 }, { re: Infinity, im: 1 }, { re: 0, im: Infinity }]);
+  expect(mx.isposinf(x).tolist()).toEqual([true, false, false, false]);
+  expect(mx.isneginf(x).tolist()).toEqual([false, true, false, false]);
 });
 
 describe("fusion", () => {

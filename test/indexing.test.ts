@@ -146,6 +146,13 @@ describe("at", () => {
   });
 });
 
+describe("nothing to put", () => {
+  it("leaves the array, whatever the type of the empty indices", () => {
+    expect(mx.putAlongAxis(mx.array([]), mx.array([]), mx.array([])).shape).toEqual([0]);
+    expect(mx.putAlongAxis(mx.array([1, 2]), mx.zeros([0]), mx.zeros([0])).tolist()).toEqual([1, 2]);
+  });
+});
+
 describe("errors", () => {
   const a = grid();
   it.each([

@@ -151,7 +151,7 @@ describe("errors", () => {
     [() => mx.tile(a, [-1]), "[tile] reps must be"],
     [() => mx.pad(a, [[1, 1]].concat([[1, 1], [0, 0]])), "[pad] padWidth must be"],
     [() => mx.pad(a, -1), "[pad] padWidth must be"],
-    [() => mx.pad(a, 1, 0, "wrap"), '[pad] mode must be "constant" or "edge", got "wrap"'],
+    [() => mx.pad(a, 1, 0, "wrap"), '[pad] mode must be "constant", "edge", "reflect" or "symmetric", got "wrap"'],
     [() => mx.roll(a, 1.5), "[roll] shift must be an integer"],
     [() => mx.slice(a, [1], [0], [2, 3]), "[slice] start 1 with size 2 does not fit axis 0"],
     [() => mx.slice(a, [0], [0], [2, 4]), "[slice] sliceSize must lie inside"],
@@ -159,4 +159,44 @@ describe("errors", () => {
     [() => mx.sliceUpdate(a, mx.zeros([3, 3]), [0], [0]), "[sliceUpdate] update must fit into src, got (3,3) and (2,3)"],
     [() => mx.sliceUpdate(a, mx.zeros([1, 3]), [0, 1], [0]), "[sliceUpdate] axes must be different and as many as start indices"],
   ])("%#", (f, message) => expect(f).toThrow(message));
+});
+
+describe("mirrored padding", () => {
+  const x = mx.array([1, 2, 3, 4]);
+  it("leaves the edge out or repeats it, again and again", () => {
+    expect(mx.pad(x, [2, 3], 0, "reflect").tolist()).toEqual([3, 2, 1, 2, 3, 4, 3, 2, 1]);
+    expect(mx.pad(x, [2, 3], 0, "symmetric").tolist()).toEqual([2, 1, 1, 2, 3, 4, 4, 3, 2]);
+    expect(mx.pad(mx.array([1, 2]), [3, 4], 0, "reflect").tolist()).toEqual([2, 1, 2, 1, 2, 1, 2, 1, 2]);
+    expect(mx.pad(mx.array([7]), [1, 2], 0, "reflect").tolist()).toEqual([7, 7, 7, 7]);
+    expect(mx.pad(mx.array([1, 2]), [3, 3], 0, "symmetric").tolist()).toEqual([2, 2, 1, 1, 2, 2, 1, 1]);
+  });
+  it("of two dimensions, and its gradient", () => {
+    const m = mx.array([[1, 2], [3, 4]]);
+    expect(mx.pad(m, [[1, 0], [0, 1]], 0, "reflect").tolist()).toEqual([[3, 4, 3], [1, 2, 1], [3, 4, 3]]);
+    const g = mx.grad((a) => mx.sum(mx.pad(a, [[1, 0], [0, 1]], 0, "reflect")))(m);
+    expect(g.tolist()).toEqual([[2, 1], [4, 2]]);
+  });
+  it("an empty dimension has no mirror image", () => {
+    expect(() => mx.pad(mx.zeros([0, 3]), [[1, 1], [0, 0]], 0, "reflect")).toThrow("[pad] cannot mirror an empty dimension");
+    expect(mx.pad(mx.zeros([0, 3]), [[0, 0], [1, 0]], 0, "symmetric").shape).toEqual([0, 4]);
+    expect(() => mx.pad(x, 1, 0, "wrap")).toThrow('[pad] mode must be "constant", "edge", "reflect" or "symmetric"');
+  });
+});
+
+describe("roll", () => {
+  it("several shifts of one axis add up, one shift counts for all axes", () => {
+    const m = mx.array([[1, 2, 3], [4, 5, 6]]);
+    expect(mx.roll(m, [1, 1], 1).tolist()).toEqual([[2, 3, 1], [5, 6, 4]]);
+    expect(mx.roll(m, 1, [0, 1]).tolist()).toEqual([[6, 4, 5], [3, 1, 2]]);
+    expect(() => mx.roll(m, [1, 2, 3], [0, 1])).toThrow("[roll]");
+  });
+});
+
+describe("sizes", () => {
+  it("a dimension beyond 2^31 - 1 is an error that names it", () => {
+    expect(() => mx.zeros(2 ** 31)).toThrow("2147483648");
+    const big = mx.zeros(2 ** 30);
+    expect(() => mx.concatenate([big, big, big])).toThrow("3221225472");
+    expect(() => mx.broadcastTo(mx.zeros([1]), [2 ** 31])).toThrow("2147483648");
+  });
 });

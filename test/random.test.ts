@@ -109,6 +109,8 @@ describe("arguments", () => {
     const logits = mx.zeros([5, 4, 3]);
     expect([-1, -2, -3].map((axis) => random.categorical(logits, axis, undefined, 7).shape)).toEqual([[5, 4, 7], [5, 3, 7], [4, 3, 7]]);
     expect(random.categorical(mx.zeros([10, 20]), 0, [5, 20]).shape).toEqual([5, 20]);
+    const none = random.categorical(mx.zeros([20]), -1, undefined, 0);
+    expect([none.shape, none.dtype]).toEqual([[0], mx.uint32]);
   });
   it("errors name the function", () => {
     expect(() => random.uniform(0, 1, [2, -3])).toThrow("[uniform]");

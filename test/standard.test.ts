@@ -69,6 +69,8 @@ describe("functions of the array standard", () => {
     expect(mx.unstack(counting(2, 3), 1).map((a) => a.tolist())).toEqual([[0, 3], [1, 4], [2, 5]]);
     expect(mx.vecdot([[1, 2], [3, 4]], [[5, 6], [7, 8]]).tolist()).toEqual([17, 53]);
     expect(mx.vecdot([[1, 2], [3, 4]], [[5, 6], [7, 8]], 0).tolist()).toEqual([26, 44]);
+    const c = mx.Complex;
+    expect(mx.vecdot(mx.array([c(1, 2), c(3, 4)]), mx.array([c(5, 6), c(7, 8)])).tolist()).toEqual(c(70, -8));
     expect(() => mx.vecdot([1, 2], [1, 2, 3])).toThrow("[vecdot] both arrays must have the same size");
     expect(mx.logicalXor([0, 1, 2, 0], [0, 0, 3, 5]).tolist()).toEqual([false, true, false, true]);
     expect(mx.trunc([-1.5, -0.5, 0.5, 2.9, Number.POSITIVE_INFINITY]).tolist()).toEqual([-1, -0, 0, 2, Number.POSITIVE_INFINITY]);
@@ -80,6 +82,16 @@ describe("functions of the array standard", () => {
   });
   it("second names", () => {
     expect([mx.pow, mx.acos, mx.atan2, mx.empty, mx.matrixTranspose, mx.bitwiseLeftShift, mx.cumulativeSum]).toEqual([mx.power, mx.arccos, mx.arctan2, mx.zeros, mx.transpose, mx.leftShift, mx.cumsum]);
+  });
+  it("searchsorted batches values, not sequences", () => {
+    const values = mx.array([[0.5, 1.5], [2.5, 9]]);
+    expect(mx.vmap((v) => mx.searchsorted(mx.array([1, 2, 3]), v))(values).tolist()).toEqual([[0, 1], [2, 3]]);
+    expect(() => mx.vmap((a) => mx.searchsorted(a, mx.array([1])))(mx.zeros([2, 3]))).toThrow("[searchsorted]");
+  });
+  it("broadcastShapes needs a shape, arange ends, kron needs elements", () => {
+    expect(() => mx.broadcastShapes()).toThrow("[broadcastShapes]");
+    expect(() => mx.arange(0, Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY)).toThrow("[arange]");
+    expect(() => mx.kron(mx.zeros([0]), mx.zeros([2]))).toThrow("[kron]");
   });
   it.each([0, 1, 2, 7, 64, 100])("searchsorted in %d elements", (n) => {
     const sequence = Array.from({ length: n }, () => Math.floor(random() * 20)).sort((p, q) => p - q);
@@ -231,9 +243,49 @@ describe("printing", () => {
     expect(`${x}`).toBe("array([1, -2.5, 0.333333, nan], dtype=float32)");
     expect(() => mx.setPrintoptions({ precision: -2 })).toThrow("[setPrintoptions] precision must be");
   });
+  it("with fixed digits rounds ties to even, as C++ does", () => {
+    const show = (precision: number, ...x: number[]): string => {
+      mx.setPrintoptions({ precision });
+      return String(mx.array(x)).replace(/array\(|, dtype.*/g, "");
+    };
+    expect(show(1, 0.25, 0.75, 0.35, -0.25, 0.125)).toBe("[0.2, 0.8, 0.3, -0.2, 0.1]");
+    expect(show(0, 0.5, 1.5, 2.5, 3)).toBe("[0, 2, 2, 3]");
+    expect(show(1, 2 ** 80)).toBe("[1208925819614629174706176.0]");
+    expect(show(2, 0.125, 0.375, 1000000.125)).toBe("[0.12, 0.38, 1000000.12]");
+  });
+  it("for the time of a scope", () => {
+    mx.setPrintoptions(4);
+    const scope = mx.printoptions({ precision: 1 });
+    expect(`${mx.array([0.25])}`).toBe("array([0.2], dtype=float32)");
+    const close = (scope as unknown as Record<symbol, () => void>)[Symbol.dispose ?? Symbol.for("nodejs.dispose")] as () => void;
+    close.call(scope);
+    expect(mx.getPrintoptions()).toEqual({ precision: 4 });
+    mx.setPrintoptions(2);
+    close.call(scope);
+    expect(mx.getPrintoptions()).toEqual({ precision: 2 });
+  });
+});
+
+it("real and imag of an array, and numpy's names of constants", () => {
+  const z = mx.array([{ re: 1, im: -2 }]);
+  expect([z.real.tolist(), z.imag.tolist(), mx.array([3]).imag.tolist()]).toEqual([[1], [-2], [0]]);
+  expect([mx.Inf, mx.Infinity, mx.infty, mx.PINF, mx.NINF, mx.NAN, mx.NaN, mx.NZERO, mx.PZERO]).toEqual([Infinity, Infinity, Infinity, Infinity, -Infinity, NaN, NaN, -0, 0]);
 });
 
 describe("device facts", () => {
+  it("streams can be forgotten: the next default stream is a new one", () => {
+    const before = mx.defaultStream(mx.cpu);
+    const y = mx.add(mx.ones([3]), 1, before);
+    mx.clearStreams();
+    expect(mx.defaultStream(mx.cpu).index).not.toBe(before.index);
+    expect(mx.defaultStream(mx.cpu)).toBe(mx.defaultStream(mx.cpu));
+    expect(y.tolist()).toEqual([2, 2, 2]);
+  });
+  it("neither Metal nor CUDA is there", () => {
+    expect([mx.cuda.isAvailable(), mx.metal.startCapture("trace")]).toEqual([false, false]);
+    expect(mx.metal.stopCapture()).toBeUndefined();
+    expect(mx.metal.deviceInfo(mx.cpu)).toEqual(mx.deviceInfo(mx.cpu));
+  });
   it("of the CPU, and the shims of Metal", () => {
     const info = mx.deviceInfo(mx.cpu);
     expect([typeof info.deviceName, typeof info.architecture]).toEqual(["string", "string"]);

@@ -92,6 +92,9 @@ export function setDefaultStream(s: Stream): void {
   defaults.set(s.device.type, s);
 }
 
+/** Forgets the default streams: the next use of a device makes a new one. Streams that are still held go on working. */
+export const forgetStreams = (): void => defaults.clear();
+
 /** The stream meant by a stream, a device, a device type, or nothing (the current default). */
 export function toStream(s?: StreamOrDevice | null): Stream {
   if (s === undefined || s === null) return defaultStream(currentDevice());

@@ -38,11 +38,35 @@ export function setPrintoptions(given?: Partial<PrintOptions> | number | null): 
 /** How arrays are printed. */
 export const getPrintoptions = (): PrintOptions => options;
 
+/** Sets print options until the returned object is disposed: `using scope = mx.printoptions({precision: 3})`. */
+export function printoptions(given?: Partial<PrintOptions> | number | null): Disposable {
+  const before = options;
+  setPrintoptions(given);
+  let open = true;
+  const close = (): void => {
+    if (open) options = before;
+    open = false;
+  };
+  return { [Symbol.dispose ?? Symbol.for("nodejs.dispose")]: close } as Disposable;
+}
+
+/** A positive number with digits behind the point as C++ rounds it: ties, which `toFixed` rounds up, to an even digit. */
+function fixedDigits(x: number, digits: number): string {
+  if (x >= 1e21) return `${BigInt(x)}${digits > 0 ? `.${"0".repeat(digits)}` : ""}`;
+  const rounded = x.toFixed(digits);
+  // A tie has no more than `digits` + 1 digits, and numbers that come as near to one as a float64 can are told from it by 100.
+  const exact = digits < 100 ? x.toFixed(100) : "";
+  const end = exact.length - 100 + digits;
+  if (!/^50*$/.test(exact.slice(end))) return rounded;
+  const below = digits === 0 ? exact.slice(0, end - 1) : exact.slice(0, end);
+  return Number(below[below.length - 1]) % 2 === 0 ? below : rounded;
+}
+
 /** A number as C++ prints it: with fixed digits, or in the default stream format (6 significant digits, exponent below 1e-4 and from 1e6 on). */
 function formatFloat(x: number): string {
   if (Number.isNaN(x)) return "nan";
   if (!Number.isFinite(x)) return x > 0 ? "inf" : "-inf";
-  if (options.precision >= 0) return `${x < 0 || Object.is(x, -0) ? "-" : ""}${Math.abs(x).toFixed(options.precision)}`;
+  if (options.precision >= 0) return `${x < 0 || Object.is(x, -0) ? "-" : ""}${fixedDigits(Math.abs(x), options.precision)}`;
   if (x === 0) return Object.is(x, -0) ? "-0" : "0";
   const text = x.toPrecision(6);
   const e = Number(x.toExponential(5).split("e")[1]);

@@ -21,6 +21,8 @@ const dtypeOf: ReadonlyMap<string, Dtype> = new Map([
   ["BOOL", bool], ["U8", uint8], ["U16", uint16], ["U32", uint32], ["U64", uint64], ["I8", int8], ["I16", int16], ["I32", int32], ["I64", int64],
   ["F16", float16], ["BF16", bfloat16], ["F32", float32], ["F64", float64], ["C64", complex64],
 ]);
+/** Types whose bytes are loaded as uint8. */
+const asBytes: ReadonlyMap<string, Dtype> = new Map([["F8_E4M3", uint8]]);
 const nameOf = Object.fromEntries([...dtypeOf].map(([name, dtype]) => [dtype.name, name])) as Record<DtypeName, string>;
 
 /** One tensor of a file. `begin` and `end` count bytes from the start of the file. */
@@ -108,8 +110,8 @@ function readEntry(source: ByteSource, name: string, value: unknown, dataStart: 
   const what = `tensor ${show(name)}`;
   if (!isObject(value)) throw loadError(source, `${what} must be described by an object, got ${show(value)}`);
   const { dtype: dtypeName, shape, data_offsets: offsets } = value;
-  const dtype = typeof dtypeName === "string" ? dtypeOf.get(dtypeName) : undefined;
-  if (!dtype) throw loadError(source, `${what} has an unsupported dtype, got ${show(dtypeName)}; supported: ${[...dtypeOf.keys()].join(" ")}`);
+  const dtype = typeof dtypeName === "string" ? (dtypeOf.get(dtypeName) ?? asBytes.get(dtypeName)) : undefined;
+  if (!dtype) throw loadError(source, `${what} has an unsupported dtype, got ${show(dtypeName)}; supported: ${[...dtypeOf.keys(), ...asBytes.keys()].join(" ")}`);
   if (!Array.isArray(shape)) throw loadError(source, `${what} needs a shape, a list of integers, got ${show(shape)}`);
   const bytes = checkedSize(source, what, shape, dtype.size) * dtype.size;
   const dataBytes = source.size - dataStart;
@@ -250,21 +252,26 @@ function makeHeader(arrays: readonly (readonly [string, MxArray])[], metadata: R
   return out;
 }
 
+/** Writes a safetensors file at exactly this path. `op`: the name in errors. */
+export function writeSafetensors(op: string, path: string, arrays: Record<string, MxArray>, metadata: Readonly<Record<string, string>>): void {
+  const list = Object.entries(arrays);
+  for (const [name, a] of list) {
+    if (name === "__metadata__") throw opError(op, 'an array can not have the name "__metadata__"');
+    if (!(a instanceof MxArray)) throw opError(op, `${show(name)} must be an array, got ${typeof a}`);
+  }
+  for (const [k, v] of Object.entries(metadata)) if (typeof v !== "string") throw opError(op, `metadata must be strings, got ${show(v)} for ${show(k)}`);
+  // Widest elements first, so that every tensor is aligned in the file.
+  list.sort(([n, a], [m, b]) => b.itemsize - a.itemsize || (n < m ? -1 : 1));
+  writeFile(op, path, (write) => {
+    write(makeHeader(list, metadata));
+    for (const [, a] of list) write(bytesOf(a));
+  });
+}
+
 /**
  * Saves arrays by name, with metadata (strings only), as a safetensors file; `.safetensors` is added to a path without it. The file appears
  * whole or not at all. Throws when a value is not an array or the file can not be written.
  */
 export function saveSafetensors(path: string, arrays: Record<string, MxArray>, metadata: Record<string, string> = {}): void {
-  const list = Object.entries(arrays);
-  for (const [name, a] of list) {
-    if (name === "__metadata__") throw opError("saveSafetensors", 'an array can not have the name "__metadata__"');
-    if (!(a instanceof MxArray)) throw opError("saveSafetensors", `${show(name)} must be an array, got ${typeof a}`);
-  }
-  for (const [k, v] of Object.entries(metadata ?? {})) if (typeof v !== "string") throw opError("saveSafetensors", `metadata must be strings, got ${show(v)} for ${show(k)}`);
-  // Widest elements first, so that every tensor is aligned in the file.
-  list.sort(([n, a], [m, b]) => b.itemsize - a.itemsize || (n < m ? -1 : 1));
-  writeFile("saveSafetensors", withExtension(path, ".safetensors"), (write) => {
-    write(makeHeader(list, metadata ?? {}));
-    for (const [, a] of list) write(bytesOf(a));
-  });
+  writeSafetensors("saveSafetensors", withExtension(path, ".safetensors"), arrays, metadata ?? {});
 }

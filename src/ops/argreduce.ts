@@ -8,7 +8,7 @@ import { formatShape, normalizeAxis, reducedShape, sizeOf } from "../core/shape.
 import { gpuArgReduce } from "./argreduce-gpu.ts";
 import { type ArrayLike, type AxisArgument, reductionArgs, toArray } from "./convert.ts";
 import { reshapeTo } from "./reshape.ts";
-import { type Section, grainFor, sectionsOf, sizeOfSections, storedNames } from "./sections.ts";
+import { grainFor, linesOf, storedNames } from "./sections.ts";
 
 type S = StreamOrDevice;
 export interface ArgReduceParams {
@@ -18,15 +18,6 @@ export interface ArgReduceParams {
 }
 const rowChunk = 16384;
 const columnWidth = 256;
-
-/** [outer, n, inner] of the input in memory order, or undefined when a copy is needed. */
-function linesOf(x: View, axis: number | null): { outer: number; n: number; inner: number } | undefined {
-  if (axis === null) return x.contiguous ? { outer: 1, n: x.size, inner: 1 } : undefined;
-  const sections = sectionsOf(x, [axis]);
-  const at = sections?.findIndex((s) => s.reduced) ?? -1;
-  if (!sections || at < 0) return sections && { outer: x.size, n: 1, inner: 1 };
-  return { outer: sizeOfSections(sections.slice(0, at)), n: (sections[at] as Section).size, inner: sizeOfSections(sections.slice(at + 1)) };
-}
 
 function launchArgReduce(op: string, x: View, out: View, axis: number | null): Launch {
   if (out.size === 0) return { steps: [] };

@@ -10,7 +10,7 @@ import { broadcastTo, expandDims, squeeze } from "./movement.ts";
 import { type Region, type Slice, arrayOf, isSlice, resolveSlice, sliceRegion, updateRegion } from "./region.ts";
 import { reshapeTo } from "./reshape.ts";
 import { within } from "./scope.ts";
-import { negative, reciprocal } from "./unary.ts";
+import { negative, reciprocal, stopGradient } from "./unary.ts";
 
 type S = StreamOrDevice | null | undefined;
 
@@ -146,7 +146,10 @@ function select(a: MxArray, p: Parsed, s: S): MxArray {
   let x = sliceRegion(a, p.region, s);
   if (p.dropped.length > 0) x = squeeze(x, p.dropped, s);
   if (p.newAxes.length > 0) x = expandDims(x, p.newAxes, s);
-  return p.arrays.length === 0 ? x : gather("index", x, p.arrays, p.axesLeft, p.at, s);
+  if (p.arrays.length === 0) return x;
+  // Where an element stands is no differentiable choice: as in node-mlx, nothing flows into the indices. `take` and its like throw, as in MLX.
+  const fixed = p.arrays.map((i) => (i.desc.traced ? stopGradient(i, s) : i));
+  return gather("index", x, fixed, p.axesLeft, p.at, s);
 }
 
 /** Value broadcast to a shape; leading dimensions of size 1 that the shape does not have are dropped. */

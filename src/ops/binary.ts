@@ -9,7 +9,8 @@ import { binaryForms } from "./complex-forms.ts";
 import type { ArrayLike } from "./convert.ts";
 import { type Binary, binary } from "./elementwise.ts";
 import { where } from "./select.ts";
-import { log, negative, reciprocal, sigmoid, square } from "./unary.ts";
+import { within } from "./scope.ts";
+import { exp, log, negative, reciprocal, sigmoid, square, stopGradient } from "./unary.ts";
 
 /** a + b; for bool, logical or. */
 export const add = binary("add", { expr: (e, x, y) => e.add(x, y), reference: (x, y) => x + y, partials: [() => 1, () => 1], complex: binaryForms.add });
@@ -59,7 +60,9 @@ function floatRemainder(e: Expr, x: Value, y: Value): Value {
   const step = e.select(e.lt(a, zero), e.neg(size), size);
   const over = e.and(e.ne(rest, zero), e.xor(e.lt(rest, zero), e.lt(a, zero)));
   const corrected = e.select(over, e.add(rest, step), rest);
-  const r = e.select(e.and(e.eq(size, infinity), e.lt(e.abs(a), infinity)), a, corrected);
+  const rounded = e.select(e.and(e.eq(size, infinity), e.lt(e.abs(a), infinity)), a, corrected);
+  // A remainder of zero has the sign of a, as C's fmod gives it.
+  const r = e.select(e.eq(rounded, zero), e.mul(a, zero), rounded);
   const away = e.and(e.ne(r, zero), e.xor(e.lt(r, zero), e.lt(b, zero)));
   return e.convert(e.select(away, e.add(r, b), r), x.type);
 }
@@ -83,10 +86,10 @@ export const remainder = binary("remainder", {
   expr: (e, x, y) => (isFloat(x) ? floatRemainder(e, x, y) : floorQuotient(e, x, y).remainder),
   reference: pythonRemainder,
 });
-/** [floorDivide(a, b), remainder(a, b)]. */
-export const divmod = (a: ArrayLike, b: ArrayLike, s?: StreamOrDevice | null): [MxArray, MxArray] => [floorDivide(a, b, s), remainder(a, b, s)];
+/** [floorDivide(a, b), remainder(a, b)]. Neither has a gradient, as in MLX. */
+export const divmod = (a: ArrayLike, b: ArrayLike, s?: StreamOrDevice | null): [MxArray, MxArray] => [floorDivide(a, b, s), within(() => stopGradient(remainder(a, b, s), s))];
 
-/** Integer power by repeated squaring, bit by bit of the exponent; wraps. A negative exponent gives 0 unless the base is 1 or -1. */
+/** Integer power by repeated squaring, bit by bit of the exponent; wraps. A negative exponent gives 0, as in MLX. */
 function integerPower(e: Expr, x: Value, y: Value): Value {
   const one = e.like(x, 1);
   const zero = e.like(x, 0);
@@ -98,8 +101,7 @@ function integerPower(e: Expr, x: Value, y: Value): Value {
     result = e.select(set, e.mul(result, base), result);
     base = e.mul(base, base);
   }
-  const unit = e.or(e.eq(x, one), e.eq(x, e.neg(one)));
-  return e.select(e.and(e.lt(y, zero), e.not(unit)), zero, result);
+  return e.select(e.lt(y, zero), zero, result);
 }
 const anyPower = binary("power", {
   // By the exponent: 0 where the base is 0, whose logarithm is not finite.
@@ -107,7 +109,7 @@ const anyPower = binary("power", {
   expr: (e, x, y) => (isFloat(x) ? e.pow(x, y) : integerPower(e, x, y)),
   reference: (x, y, d) => {
     if (d.isFloat) return x === 1 || (x === -1 && !Number.isNaN(y) && !Number.isFinite(y)) ? 1 : x ** y;
-    return y < 0 && Math.abs(x) !== 1 ? 0 : x ** y;
+    return y < 0 ? 0 : x ** y;
   },
   complex: binaryForms.power,
 });
@@ -120,9 +122,11 @@ export const arctan2 = binary("arctan2", { result: "float", expr: (e, y, x) => e
 export const maximum = binary("maximum", { expr: (e, x, y) => e.max(x, y), reference: (x, y) => (Number.isNaN(x) || x > y ? x : y), partials: [(x, y, z) => astype(greater(x, y), z.dtype), (x, y, z) => astype(lessEqual(x, y), z.dtype)], complex: binaryForms.maximum });
 /** The smaller of a and b; NaN where one is NaN. */
 export const minimum = binary("minimum", { expr: (e, x, y) => e.min(x, y), reference: (x, y) => (Number.isNaN(x) || x < y ? x : y), partials: [(x, y, z) => astype(less(x, y), z.dtype), (x, y, z) => astype(greaterEqual(x, y), z.dtype)], complex: binaryForms.minimum });
+/** exp(x - z), where z = log(exp(x) + exp(y)); for real numbers also where they are infinite. */
+const share = (x: MxArray, y: MxArray, z: MxArray): MxArray => (z.dtype.kind === "complex" ? exp(subtract(x, z)) : sigmoid(subtract(x, y)));
 /** log(exp(a) + exp(b)) without overflow. */
 export const logaddexp = binary("logaddexp", {
-  partials: [(x, y) => sigmoid(subtract(x, y)), (x, y) => sigmoid(subtract(y, x))],
+  partials: [(x, y, z) => share(x, y, z), (x, y, z) => share(y, x, z)],
   result: "float",
   expr: (e, x, y) => {
     const [high, low] = [e.max(x, y), e.min(x, y)];

@@ -9,6 +9,7 @@ import { binaryForms, closeForm } from "./complex-forms.ts";
 import { type ArrayLike, promoteOperands, toArray } from "./convert.ts";
 import { type C, binary, commonShape, expand, pairOf, partsOf } from "./elementwise.ts";
 import { all } from "./reduce.ts";
+import { within } from "./scope.ts";
 
 type S = StreamOrDevice | null | undefined;
 
@@ -92,12 +93,14 @@ export function isclose(a: ArrayLike, b: ArrayLike, rtol?: number | S, atol?: nu
 }
 /** True when all elements are close: see isclose. A 0-d bool array. */
 export function allclose(a: ArrayLike, b: ArrayLike, rtol?: number | S, atol?: number | S, equalNan?: boolean | S, s?: S): MxArray {
-  return all(isclose(a, b, rtol, atol, equalNan, s), s ?? [rtol, atol, equalNan].find(isStreamOrDevice));
+  return within(() => all(isclose(a, b, rtol, atol, equalNan, s), s ?? [rtol, atol, equalNan].find(isStreamOrDevice)));
 }
 /** True when the shapes and all elements are equal; NaN equals NaN only with `equalNan`. A 0-d bool array. */
 export function arrayEqual(a: ArrayLike, b: ArrayLike, equalNan?: boolean | S, s?: S): MxArray {
-  const p = promoteOperands("arrayEqual", a, b);
-  if (!sameShape(p.a.desc.shape, p.b.desc.shape)) return toArray(false);
-  const stream = s ?? (isStreamOrDevice(equalNan) ? equalNan : undefined);
-  return all((equalNan === true ? nanEqual : equal)(p.a, p.b, stream), stream);
+  return within(() => {
+    const p = promoteOperands("arrayEqual", a, b);
+    if (!sameShape(p.a.desc.shape, p.b.desc.shape)) return toArray(false);
+    const stream = s ?? (isStreamOrDevice(equalNan) ? equalNan : undefined);
+    return all((equalNan === true ? nanEqual : equal)(p.a, p.b, stream), stream);
+  });
 }

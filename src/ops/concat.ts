@@ -150,12 +150,11 @@ export function roll(array: ArrayLike, shift: number | readonly number[], axis?:
     const total = shifts.reduce((a, b) => a + b, 0);
     return within(() => reshapeTo(rollAxis(reshapeTo(x, [x.size], stream), total, 0, stream), x.shape, stream));
   }
-  if (shifts.length !== 1 && shifts.length !== axes.length) throw opError("roll", `shift must be one number or one per axis, got ${JSON.stringify(shift)} and ${JSON.stringify(axes)}`);
+  if (shifts.length !== 1 && axes.length !== 1 && shifts.length !== axes.length) throw opError("roll", `shift and axis must be single numbers or lists of one length, got ${JSON.stringify(shift)} and ${JSON.stringify(axes)}`);
   return within(() => {
     let out = new MxArray(x.desc);
-    axes.forEach((a, i) => {
-      out = rollAxis(out, (shifts.length === 1 ? shifts[0] : shifts[i]) as number, normalizeAxis("roll", a, x.ndim), stream);
-    });
+    const at = (list: readonly number[], i: number): number => list[list.length === 1 ? 0 : i] as number;
+    for (let i = 0; i < Math.max(shifts.length, axes.length); i++) out = rollAxis(out, at(shifts, i), normalizeAxis("roll", at(axes, i), x.ndim), stream);
     return out;
   });
 }

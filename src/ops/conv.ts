@@ -158,30 +158,34 @@ function convolution(x: ArrayLike, w: ArrayLike, dims: number | undefined, setti
 export function convGeneral(
   input: ArrayLike, weight: ArrayLike, stride?: Sizes | S, padding?: Padding | S, kernelDilation?: Sizes | S, inputDilation?: Sizes | S, groups?: number | S, flip?: boolean | S, s?: S,
 ): MxArray {
-  const { args, stream } = streamArg([stride, padding, kernelDilation, inputDilation, groups, flip, s]);
-  const [step, pad, kernel, dilated, count, turn] = args as [Sizes, Padding, Sizes, Sizes, number, boolean];
-  const pairs = Array.isArray(pad) && pad.some((v) => Array.isArray(v));
-  if (pairs && (pad.length !== 2 || !pad.every((v) => Array.isArray(v)))) throw opError("conv", `padding must be a number, a list, or two lists, got ${JSON.stringify(pad)}`);
-  const [paddingLow, paddingHigh] = pairs ? (pad as [number[], number[]]) : [pad as Sizes, pad as Sizes];
-  return convolution(input, weight, undefined, { stride: step, paddingLow, paddingHigh, kernelDilation: kernel, inputDilation: dilated, groups: count, flip: turn }, stream);
+  return within(() => {
+    const { args, stream } = streamArg([stride, padding, kernelDilation, inputDilation, groups, flip, s]);
+    const [step, pad, kernel, dilated, count, turn] = args as [Sizes, Padding, Sizes, Sizes, number, boolean];
+    const pairs = Array.isArray(pad) && pad.some((v) => Array.isArray(v));
+    if (pairs && (pad.length !== 2 || !pad.every((v) => Array.isArray(v)))) throw opError("conv", `padding must be a number, a list, or two lists, got ${JSON.stringify(pad)}`);
+    const [paddingLow, paddingHigh] = pairs ? (pad as [number[], number[]]) : [pad as Sizes, pad as Sizes];
+    return convolution(input, weight, undefined, { stride: step, paddingLow, paddingHigh, kernelDilation: kernel, inputDilation: dilated, groups: count, flip: turn }, stream);
+  });
 }
 
 function plain(dims: number, x: ArrayLike, w: ArrayLike, rest: unknown[]): MxArray {
   const { args, stream } = streamArg(rest);
   const [stride, padding, kernelDilation, groups] = args as [Sizes, Sizes, Sizes, number];
-  return convolution(x, w, dims, { stride, paddingLow: padding, paddingHigh: padding, kernelDilation, groups }, stream);
+  const a = toArray(x);
+  // In MLX conv1d takes its one number for every dimension that there is.
+  return convolution(a, w, dims === 1 && a.ndim > 3 ? undefined : dims, { stride, paddingLow: padding, paddingHigh: padding, kernelDilation, groups }, stream);
 }
 /** 1D convolution: input (N, L, C) and weight (O, K, C / groups) give (N, out, O). See `convGeneral`. */
 export function conv1d(input: ArrayLike, weight: ArrayLike, stride?: Sizes | S, padding?: Sizes | S, dilation?: Sizes | S, groups?: number | S, s?: S): MxArray {
-  return plain(1, input, weight, [stride, padding, dilation, groups, s]);
+  return within(() => plain(1, input, weight, [stride, padding, dilation, groups, s]));
 }
 /** 2D convolution: input (N, H, W, C) and weight (O, KH, KW, C / groups) give (N, outH, outW, O). See `convGeneral`. */
 export function conv2d(input: ArrayLike, weight: ArrayLike, stride?: Sizes | S, padding?: Sizes | S, dilation?: Sizes | S, groups?: number | S, s?: S): MxArray {
-  return plain(2, input, weight, [stride, padding, dilation, groups, s]);
+  return within(() => plain(2, input, weight, [stride, padding, dilation, groups, s]));
 }
 /** 3D convolution: input (N, D, H, W, C) and weight (O, KD, KH, KW, C) give (N, outD, outH, outW, O); groups must be 1. See `convGeneral`. */
 export function conv3d(input: ArrayLike, weight: ArrayLike, stride?: Sizes | S, padding?: Sizes | S, dilation?: Sizes | S, groups?: number | S, s?: S): MxArray {
-  return plain(3, input, weight, [stride, padding, dilation, groups, s]);
+  return within(() => plain(3, input, weight, [stride, padding, dilation, groups, s]));
 }
 
 /** A transposed convolution is one with a dilated input and a flipped kernel. */
@@ -202,15 +206,15 @@ function transposed(dims: number, x: ArrayLike, w: ArrayLike, rest: unknown[]): 
  * outputPadding. The gradient of `conv1d` with respect to its input, for a weight with input and output channels exchanged.
  */
 export function convTranspose1d(input: ArrayLike, weight: ArrayLike, stride?: Sizes | S, padding?: Sizes | S, dilation?: Sizes | S, groups?: number | S, outputPadding?: Sizes | S, s?: S): MxArray {
-  return transposed(1, input, weight, [stride, padding, dilation, groups, outputPadding, s]);
+  return within(() => transposed(1, input, weight, [stride, padding, dilation, groups, outputPadding, s]));
 }
 /** Transposed 2D convolution: input (N, H, W, C) and weight (O, KH, KW, C / groups) give (N, outH, outW, O); sizes as in `convTranspose1d`. */
 export function convTranspose2d(input: ArrayLike, weight: ArrayLike, stride?: Sizes | S, padding?: Sizes | S, dilation?: Sizes | S, groups?: number | S, outputPadding?: Sizes | S, s?: S): MxArray {
-  return transposed(2, input, weight, [stride, padding, dilation, groups, outputPadding, s]);
+  return within(() => transposed(2, input, weight, [stride, padding, dilation, groups, outputPadding, s]));
 }
 /** Transposed 3D convolution: input (N, D, H, W, C) and weight (O, KD, KH, KW, C) give (N, outD, outH, outW, O); sizes as in `convTranspose1d`. */
 export function convTranspose3d(input: ArrayLike, weight: ArrayLike, stride?: Sizes | S, padding?: Sizes | S, dilation?: Sizes | S, groups?: number | S, outputPadding?: Sizes | S, s?: S): MxArray {
-  return transposed(3, input, weight, [stride, padding, dilation, groups, outputPadding, s]);
+  return within(() => transposed(3, input, weight, [stride, padding, dilation, groups, outputPadding, s]));
 }
 
 /**
@@ -218,19 +222,21 @@ export function convTranspose3d(input: ArrayLike, weight: ArrayLike, stride?: Si
  * overlaps, n + m - 1 values, the default), "same" (as many values as the longer array), "valid" (full overlaps only).
  */
 export function convolve(a: ArrayLike, v: ArrayLike, mode?: string | S, s?: S): MxArray {
-  const stream = s ?? (isStreamOrDevice(mode) ? mode : undefined);
-  const how = typeof mode === "string" && !isStreamOrDevice(mode) ? mode : "full";
-  const [x, y] = [toArray(a), toArray(v)];
-  if (x.ndim !== 1 || y.ndim !== 1) throw opError("convolve", `inputs must have one dimension, got ${formatShape(x.desc.shape)} and ${formatShape(y.desc.shape)}`);
-  if (x.size === 0 || y.size === 0) throw opError("convolve", `inputs must not be empty, got ${formatShape(x.desc.shape)} and ${formatShape(y.desc.shape)}`);
-  const [long, short] = x.size < y.size ? [y, x] : [x, y];
-  const n = short.size;
-  const paddings: Readonly<Record<string, readonly [number, number]>> = { full: [n - 1, n - 1], valid: [0, 0], same: [Math.floor(n / 2), Math.floor((n - 1) / 2)] };
-  const padding = paddings[how];
-  if (!padding) throw opError("convolve", `mode must be "full", "same" or "valid", got ${JSON.stringify(mode)}`);
   return within(() => {
-    const row = (m: MxArray): MxArray => reshape(m, [1, m.size, 1], stream);
-    const reversed = sliceRegion(short, { start: [n - 1], step: [-1], shape: [n] }, stream);
-    return reshape(convolution(row(long), row(reversed), 1, { paddingLow: padding[0], paddingHigh: padding[1] }, stream), [-1], stream);
+    const stream = s ?? (isStreamOrDevice(mode) ? mode : undefined);
+    const how = typeof mode === "string" && !isStreamOrDevice(mode) ? mode : "full";
+    const [x, y] = [toArray(a), toArray(v)];
+    if (x.ndim !== 1 || y.ndim !== 1) throw opError("convolve", `inputs must have one dimension, got ${formatShape(x.desc.shape)} and ${formatShape(y.desc.shape)}`);
+    if (x.size === 0 || y.size === 0) throw opError("convolve", `inputs must not be empty, got ${formatShape(x.desc.shape)} and ${formatShape(y.desc.shape)}`);
+    const [long, short] = x.size < y.size ? [y, x] : [x, y];
+    const n = short.size;
+    const paddings: Readonly<Record<string, readonly [number, number]>> = { full: [n - 1, n - 1], valid: [0, 0], same: [Math.floor(n / 2), Math.floor((n - 1) / 2)] };
+    const padding = paddings[how];
+    if (!padding) throw opError("convolve", `mode must be "full", "same" or "valid", got ${JSON.stringify(mode)}`);
+    return within(() => {
+      const row = (m: MxArray): MxArray => reshape(m, [1, m.size, 1], stream);
+      const reversed = sliceRegion(short, { start: [n - 1], step: [-1], shape: [n] }, stream);
+      return reshape(convolution(row(long), row(reversed), 1, { paddingLow: padding[0], paddingHigh: padding[1] }, stream), [-1], stream);
+    });
   });
 }

@@ -1,6 +1,7 @@
 /** Copies from any layout to any layout: the `copy` op, and the launch steps that other ops place their data with. */
 import type { View } from "../core/array.ts";
 import { type Arg, type Pointer, type Step, defineOp, input, output } from "../core/op.ts";
+import { noRule } from "../core/rules.ts";
 import { type Shape, collapseDims, rowStrides } from "../core/shape.ts";
 import { gpuCopy } from "./copy-gpu.ts";
 
@@ -90,13 +91,14 @@ function elementStep(src: Pointer, dst: Pointer, dims: readonly Dim[], size: num
 export const fillStep = (dst: Pointer, value: Pointer, size: number, bytes: number): Step => ({ entry: "fill/fill", args: [dst, value, size, bytes | 0], units: Math.ceil(bytes / 65536), grain: 2 });
 
 /** Row-major copy of an array of any layout. */
+const behind = noRule("made by the scheduler, behind all transforms");
 export const copyOp = defineOp({
   name: "copy",
   infer: ([a]) => [a as View],
   reference: ([a]) => [a as Float64Array],
-  vjp: ({ cotangents }) => cotangents,
-  jvp: "linear",
-  vmap: ({ inputs, params, apply }) => apply(inputs, params),
+  vjp: behind,
+  jvp: behind,
+  vmap: behind,
   kernels: [
     {
       name: "wasm/copy/strided",

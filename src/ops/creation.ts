@@ -4,6 +4,7 @@ import { type StreamOrDevice, isStreamOrDevice } from "../core/device.ts";
 import { Dtype, bool, float32 } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
 import { type Arg, defineOp, input, output } from "../core/op.ts";
+import { noRule } from "../core/rules.ts";
 import { type Shape, formatShape } from "../core/shape.ts";
 import { copySteps, fillStep } from "./copy.ts";
 import { gpuBand, gpuBandPart, gpuDiag, gpuFull, gpuRange } from "./creation-gpu.ts";
@@ -87,7 +88,7 @@ const rangeOp = defineOp<{ size: number; start: number; step: number; last: numb
   name: "arange",
   vjp: "zero",
   jvp: "zero",
-  vmap: "none",
+  vmap: noRule("it has no inputs"),
   infer: (_inputs, p) => [{ shape: [p.size], dtype: p.dtype }],
   reference: (_inputs, _avals, p, [out]) => {
     const width = widthOf(out as Aval);
@@ -120,7 +121,7 @@ export function arange(start: number, stop?: number | DtypeArgument, step?: numb
   const by = typeof step === "number" ? step : 1;
   for (const x of [from, to, by]) if (typeof x !== "number" || Number.isNaN(x)) throw opError("arange", `start, stop and step must be numbers, got ${from}, ${to} and ${by}`);
   if (by === 0) throw opError("arange", "step must not be zero, got 0");
-  if (!Number.isFinite(from) || (!Number.isFinite(to) && Number.isFinite(by))) throw opError("arange", `the number of elements must be finite, got start ${from} and stop ${to}`);
+  if (!Number.isFinite(from) || !Number.isFinite(to)) throw opError("arange", `the number of elements must be finite, got start ${from} and stop ${to}`);
   if (d === bool) throw opError("arange", "bool is not supported, got bool");
   // An infinite step leaves the start alone, if it lies before stop.
   const size = Math.max(0, Number.isFinite(by) ? Math.ceil((to - from) / by) : to !== from && to > from === by > 0 ? 1 : 0);
@@ -155,7 +156,7 @@ const bandOp = defineOp<Band & { rows: number; columns: number }>({
   name: "band",
   vjp: "zero",
   jvp: "zero",
-  vmap: "none",
+  vmap: noRule("its only input is a constant that the op is made with"),
   infer: ([value], p) => [{ shape: [p.rows, p.columns], dtype: (value as Aval).dtype }],
   reference: ([value], [x], p) => {
     const width = widthOf(x as Aval);

@@ -45,11 +45,14 @@ export function referenceSolve(a: Float64Array, b: Float64Array | undefined, n: 
   );
 }
 
-export function referenceCholesky(a: Float64Array, n: number, upper: boolean): Float64Array {
+/** `rounding`: the part of a diagonal element that a pivot may be below 0 by. */
+export function referenceCholesky(a: Float64Array, n: number, upper: boolean, rounding: number): Float64Array {
   const factor = (m: Rows): Rows => {
     const l = noNumbers(n, n).map((r) => r.fill(0));
     for (let j = 0; j < n; j++) {
-      const rest = get(m, j, j) - inner(rowOf(l, j), rowOf(l, j));
+      const least = rounding * Math.abs(get(m, j, j));
+      const pivot = get(m, j, j) - inner(rowOf(l, j), rowOf(l, j));
+      const rest = pivot > -least ? Math.max(pivot, least) : pivot;
       if (!(rest > 0)) return noNumbers(n, n);
       for (let i = j; i < n; i++) rowOf(l, i)[j] = i === j ? Math.sqrt(rest) : (get(m, i, j) - inner(rowOf(l, i), rowOf(l, j))) / get(l, j, j);
     }

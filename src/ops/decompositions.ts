@@ -6,6 +6,7 @@ import type { Aval, View } from "../core/array.ts";
 import { complex64, float32, float64, uint32 } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
 import { type Arg, type Launch, defineOp, input, output, scratch } from "../core/op.ts";
+import { notDifferentiable } from "../core/rules.ts";
 import { type Shape, formatShape, sizeOf } from "../core/shape.ts";
 import { eigenpairInvariant, eigenvalueInvariant, qrInvariant, svdInvariant, symmetricInvariant } from "./decomposition-invariants.ts";
 import { referenceCholesky, referenceEig, referenceEigh, referenceLu, referenceQr, referenceSolve, referenceSvd } from "./decomposition-references.ts";
@@ -73,6 +74,9 @@ const kinds: readonly SystemKind[] = ["general", "lower", "upper"];
 /** A^-1 B for inputs (..., n, n) and (..., n, k) of one batch shape; with one input A^-1. NaN where a matrix is singular. */
 export const solveOp = defineOp<{ kind: SystemKind }>({
   name: "solve",
+  vjp: notDifferentiable,
+  jvp: notDifferentiable,
+  vmap: "leading",
   infer: ([a, b]) => [(b ?? a) as Aval],
   reference: ([a, b], [matrix, right], { kind }) => [
     referenceSolve(a as Float64Array, b, rowsOf((matrix as Aval).shape), right ? columnsOf(right.shape) : rowsOf((matrix as Aval).shape), kind),
@@ -91,11 +95,14 @@ export const solveOp = defineOp<{ kind: SystemKind }>({
   ],
 });
 
-/** Triangular factor L with A = L L^T, or U with A = U^T U; only that triangle is read. NaN where a matrix is not positive definite. */
+/** Triangular factor L with A = L L^T, or U with A = U^T U; only that triangle is read. NaN where a matrix is not positive definite, but for the rounding of float32. */
 export const choleskyOp = defineOp<{ upper: boolean }>({
   name: "cholesky",
+  vjp: notDifferentiable,
+  jvp: notDifferentiable,
+  vmap: "leading",
   infer: ([a]) => [a as Aval],
-  reference: ([a], [aval], { upper }) => [referenceCholesky(a as Float64Array, rowsOf((aval as Aval).shape), upper)],
+  reference: ([a], [aval], { upper }) => [referenceCholesky(a as Float64Array, rowsOf((aval as Aval).shape), upper, (aval as Aval).dtype === float32 ? 2 ** -23 : 0)],
   kernels: [
     {
       name: "wasm/linalg/cholesky",
@@ -110,6 +117,9 @@ export const choleskyOp = defineOp<{ upper: boolean }>({
 /** L (unit lower) and U in one matrix, row exchanges (uint32), and the permutation P (uint32) with A = (L U)[P]. */
 export const luOp = defineOp<object>({
   name: "lu",
+  vjp: notDifferentiable,
+  jvp: notDifferentiable,
+  vmap: "leading",
   infer([a]) {
     const { shape, dtype } = a as Aval;
     return [
@@ -133,6 +143,9 @@ export const luOp = defineOp<object>({
 /** Q (..., m, k) and R (..., k, n), k = min(m, n). */
 export const qrOp = defineOp<object>({
   name: "qr",
+  vjp: notDifferentiable,
+  jvp: notDifferentiable,
+  vmap: "leading",
   infer([a]) {
     const { shape, dtype } = a as Aval;
     const k = Math.min(rowsOf(shape), columnsOf(shape));
@@ -158,6 +171,9 @@ export const qrOp = defineOp<object>({
 /** U (..., m, m), S (..., k) in descending order, V^T (..., n, n), k = min(m, n); without vectors S only. NaN for a matrix that has NaN or infinities. */
 export const svdOp = defineOp<{ vectors: boolean }>({
   name: "svd",
+  vjp: notDifferentiable,
+  jvp: notDifferentiable,
+  vmap: "leading",
   infer([a], { vectors }) {
     const { shape, dtype } = a as Aval;
     const [batch, m, n] = [batchOf(shape), rowsOf(shape), columnsOf(shape)];
@@ -188,6 +204,9 @@ export const svdOp = defineOp<{ vectors: boolean }>({
 /** Ascending eigenvalues of symmetric matrices, from one triangle, and with `vectors` orthonormal eigenvectors in columns. NaN for a matrix that has NaN or infinities there. */
 export const eighOp = defineOp<{ upper: boolean; vectors: boolean }>({
   name: "eigh",
+  vjp: notDifferentiable,
+  jvp: notDifferentiable,
+  vmap: "leading",
   infer([a], { vectors }) {
     const { shape, dtype } = a as Aval;
     const values = { shape: valuesShape(a as Aval), dtype };
@@ -218,6 +237,9 @@ export const eighOp = defineOp<{ upper: boolean; vectors: boolean }>({
 /** Eigenvalues (complex64, in no particular order) and with `vectors` eigenvectors of unit length in columns (complex64). NaN for a matrix that has NaN or infinities. */
 export const eigOp = defineOp<{ vectors: boolean }>({
   name: "eig",
+  vjp: notDifferentiable,
+  jvp: notDifferentiable,
+  vmap: "leading",
   infer([a], { vectors }) {
     const values = { shape: valuesShape(a as Aval), dtype: complex64 };
     return vectors ? [values, { shape: (a as Aval).shape, dtype: complex64 }] : [values];

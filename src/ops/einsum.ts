@@ -10,6 +10,7 @@ import { type ArrayLike, toArray } from "./convert.ts";
 import { matmul } from "./matmul.ts";
 import { diagonal, reshape, squeeze, transpose } from "./movement.ts";
 import { sum } from "./reduce.ts";
+import { within } from "./scope.ts";
 
 /** Labels of an operand's dimensions: letters, and "0", "1", ... for the dimensions of an ellipsis, counted from the last. */
 type Labels = readonly string[];
@@ -200,22 +201,24 @@ function ordered(t: Term, labels: Labels, s?: StreamOrDevice | null): MxArray {
  * sorted. The order of contractions is `einsumPath`'s.
  */
 export function einsum(subscripts: string, operands: readonly ArrayLike[], s?: StreamOrDevice | null): MxArray {
-  const arrays = operandsOf("einsum", subscripts, operands);
-  const parsed = parse("einsum", subscripts, arrays.map((a) => a.desc.shape));
-  const dtype = arrays.map((a) => a.dtype).reduce(promote);
-  let terms: Term[] = arrays.map((a, i) => ({ array: a.dtype === dtype ? a : astype(a, dtype, s), labels: parsed.inputs[i] as Labels }));
-  for (const step of greedyPath(parsed).steps) {
-    const chosen = step.positions.map((i) => terms[i] as Term);
-    const rest = terms.filter((_, i) => !step.positions.includes(i));
-    let result = chosen[0] as Term;
-    for (let i = 1; i < chosen.length; i++) {
-      const later = [...parsed.output, ...rest.flatMap((t) => t.labels), ...chosen.slice(i + 1).flatMap((t) => t.labels)];
-      result = contractPair(result, chosen[i] as Term, new Set(later), parsed.sizes, s);
+  return within(() => {
+    const arrays = operandsOf("einsum", subscripts, operands);
+    const parsed = parse("einsum", subscripts, arrays.map((a) => a.desc.shape));
+    const dtype = arrays.map((a) => a.dtype).reduce(promote);
+    let terms: Term[] = arrays.map((a, i) => ({ array: a.dtype === dtype ? a : astype(a, dtype, s), labels: parsed.inputs[i] as Labels }));
+    for (const step of greedyPath(parsed).steps) {
+      const chosen = step.positions.map((i) => terms[i] as Term);
+      const rest = terms.filter((_, i) => !step.positions.includes(i));
+      let result = chosen[0] as Term;
+      for (let i = 1; i < chosen.length; i++) {
+        const later = [...parsed.output, ...rest.flatMap((t) => t.labels), ...chosen.slice(i + 1).flatMap((t) => t.labels)];
+        result = contractPair(result, chosen[i] as Term, new Set(later), parsed.sizes, s);
+      }
+      if (chosen.length === 1) result = simplify(result, new Set([...parsed.output, ...rest.flatMap((t) => t.labels)]), parsed.sizes, s);
+      terms = [...rest, result];
     }
-    if (chosen.length === 1) result = simplify(result, new Set([...parsed.output, ...rest.flatMap((t) => t.labels)]), parsed.sizes, s);
-    terms = [...rest, result];
-  }
-  return ordered(terms[0] as Term, parsed.output, s);
+    return ordered(terms[0] as Term, parsed.output, s);
+  });
 }
 
 /**

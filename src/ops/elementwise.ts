@@ -8,6 +8,7 @@ import { type Dtype, bool, complex64, float32, promote, roundTo, toInexact, uint
 import { opError } from "../core/error.ts";
 import type { Expr, Value } from "../core/expr.ts";
 import { defineOp } from "../core/op.ts";
+import type { ForwardRule, ReverseRule } from "../core/rules.ts";
 import { type Shape, broadcastShapes, rowStrides, sameShape, sizeOf } from "../core/shape.ts";
 import { type ArrayLike, promoteOperands, toArray } from "./convert.ts";
 
@@ -23,6 +24,13 @@ const none: NoParams = {};
  */
 export type ResultKind = "same" | "float" | "bool" | "integer" | "shift" | "number";
 
+/** Results of truth values and bits: nothing is differentiated through them. */
+type Discrete = "bool" | "integer" | "shift";
+/** Rules of a function that is not differentiable as a complex one. */
+interface OwnRules {
+  readonly vjp: ReverseRule<NoParams>;
+  readonly jvp: ForwardRule<NoParams>;
+}
 interface Spec {
   /** Default `same`. */
   readonly result?: ResultKind;
@@ -43,9 +51,11 @@ export interface BinaryComplexForm {
   readonly expr: (e: Expr, x: Pair, y: Pair) => Pair | Value;
   readonly reference: (x: C, y: C) => C | number;
 }
-export interface UnarySpec extends Spec {
-  /** dy/dx from x and y, or "zero" where it is zero almost everywhere. Missing: there is none. */
-  readonly derivative?: ((x: MxArray, y: MxArray) => MxArray | number) | "zero";
+/**
+ * dy/dx from x and y, or "zero" where it is zero almost everywhere. For a real y of a complex z it is the d with dy = Re(d dz).
+ */
+type UnaryDerivative = ((x: MxArray, y: MxArray) => MxArray | number) | "zero" | OwnRules;
+interface UnaryForms {
   /** Formula over the operand in its compute type (bool comes as integer 0 or 1). */
   readonly expr: (e: Expr, x: Value, dtype: Dtype) => Value;
   /** Plain number; integers and bool come as numbers. */
@@ -53,26 +63,31 @@ export interface UnarySpec extends Spec {
   /** Form for complex64, which is refused without one. */
   readonly complex?: UnaryComplexForm;
 }
-export interface BinarySpec extends Spec {
-  /** dz/dx and dz/dy from x, y and z (undefined: zero), or "zero". Operands come as they were given: not promoted, not broadcast. */
-  readonly partials?: readonly [BinaryDerivative | undefined, BinaryDerivative | undefined] | "zero";
+export type UnarySpec = UnaryForms & ({ readonly result: Discrete } | { readonly result?: Exclude<ResultKind, Discrete>; readonly derivative: UnaryDerivative });
+interface BinaryForms {
   readonly expr: (e: Expr, x: Value, y: Value, dtype: Dtype) => Value;
   readonly reference: (x: number, y: number, dtype: Dtype) => number;
   readonly complex?: BinaryComplexForm;
 }
 
+/** dz/dx and dz/dy from x, y and z (undefined: zero), or "zero". Operands come as they were given: not promoted, not broadcast. */
+type BinaryPartials = readonly [BinaryDerivative | undefined, BinaryDerivative | undefined] | "zero";
+export type BinarySpec = BinaryForms & ({ readonly result: Discrete } | { readonly result?: Exclude<ResultKind, Discrete>; readonly partials: BinaryPartials });
+
 type BinaryDerivative = (x: MxArray, y: MxArray, z: MxArray) => MxArray | number;
-/** Rules of an elementwise op from its derivatives. Results that are not floats have none. */
-const rulesOf = (partials: readonly (Derivative | undefined)[] | "zero" | undefined) =>
-  partials === undefined
-    ? ({ vjp: "none", jvp: "none", vmap: "elementwise" } as const)
-    : partials === "zero"
-      ? ({ vjp: "zero", jvp: "zero", vmap: "elementwise" } as const)
-      : ({ vjp: { partials }, jvp: "vjp", vmap: "elementwise" } as const);
-const unaryRules = ({ derivative: d, result }: UnarySpec) =>
-  rulesOf(typeof d === "function" ? [([x], y) => d(x as MxArray, y)] : result === "bool" || result === "integer" || result === "shift" ? "zero" : d);
-const binaryRules = ({ partials: p, result }: BinarySpec) =>
-  rulesOf(Array.isArray(p) ? p.map((d: BinaryDerivative | undefined) => d && (([x, y]: readonly MxArray[], z: MxArray) => d(x as MxArray, y as MxArray, z))) : result === "bool" || result === "integer" || result === "shift" ? "zero" : (p as "zero" | undefined));
+/** Rules of an elementwise op from its derivatives. */
+const rulesOf = (partials: readonly (Derivative | undefined)[] | "zero") =>
+  partials === "zero" ? ({ vjp: "zero", jvp: "zero", vmap: "elementwise" } as const) : ({ vjp: { partials }, jvp: "vjp", vmap: "elementwise" } as const);
+function unaryRules(spec: UnarySpec) {
+  if (!("derivative" in spec)) return rulesOf("zero");
+  const d = spec.derivative;
+  if (typeof d === "object") return { ...d, vmap: "elementwise" } as const;
+  return rulesOf(typeof d === "function" ? [([x], y) => d(x as MxArray, y)] : d);
+}
+function binaryRules(spec: BinarySpec) {
+  if (!("partials" in spec) || spec.partials === "zero") return rulesOf("zero");
+  return rulesOf(spec.partials.map((d) => d && (([x, y]: readonly MxArray[], z: MxArray) => d(x as MxArray, y as MxArray, z))));
+}
 
 /** Refuses complex64. */
 export function requireReal(op: string, d: Dtype): void {

@@ -4,15 +4,20 @@ import type { StreamOrDevice } from "../core/device.ts";
 import { opError } from "../core/error.ts";
 import { type Arg, type Pointer, type Step, defineOp, input, output } from "../core/op.ts";
 import { type Shape, broadcastShapes, collapseDims, formatShape, sizeOf } from "../core/shape.ts";
-import { int32 } from "../core/dtype.ts";
-import { arange, zerosLike } from "./creation.ts";
+import { int32, uint32 } from "../core/dtype.ts";
+import { minimum, multiply } from "./binary.ts";
+import { astype } from "./cast.ts";
+import { arange, zeros, zerosLike } from "./creation.ts";
 import { equal } from "./compare.ts";
+import { conjugate } from "./complex.ts";
+import { toArray } from "./convert.ts";
 import { gpuGather, gpuMaskedScatter, gpuPutAlongAxis, gpuScatter, gpuTakeAlongAxis } from "./gather-gpu.ts";
-import { broadcastTo, moveaxis } from "./movement.ts";
+import { broadcastTo, expandDims, moveaxis } from "./movement.ts";
 import { where } from "./select.ts";
 import { blank, flatIndex, forEachIndex, move, widthOf } from "./oracle.ts";
 import { type Region, batchRegion, sliceRegion } from "./region.ts";
 import { reshapeTo } from "./reshape.ts";
+import { cumsum } from "./scan.ts";
 
 type S = StreamOrDevice | null | undefined;
 
@@ -109,16 +114,24 @@ const others = (rank: number, axes: readonly number[]): number[] => Array.from({
 /** `list` taken at `kept`, with `middle` put in before place `at`. */
 const around = (list: Shape, kept: readonly number[], at: number, middle: Shape): number[] => [...kept.slice(0, at).map((i) => list[i] as number), ...middle, ...kept.slice(at).map((i) => list[i] as number)];
 
+/** Throws when a derivative by index arrays is asked for. */
+const requireFixed = (op: string, asked: readonly unknown[]): void => {
+  if (asked.some((a) => a !== undefined && a !== false)) throw opError(op, "there is no derivative by the indices: use stopGradient (stop_gradient in MLX) on them, got one asked for");
+};
 const rowNumbers = (size: number, rank: number): MxArray => reshapeTo(arange(size, int32), [size, ...new Array<number>(rank).fill(1)]);
 const wholeOf = (shape: Shape): Region => ({ start: shape.map(() => 0), step: shape.map(() => 1), shape });
 
 const gatherOp = defineOp<GatherParams>({
   name: "gather",
-  vjp: ({ inputs: [x, ...indices], cotangents: [g], params: { axes, at } }) => {
+  vjp: ({ inputs: [x, ...indices], cotangents: [g], needs, params: { axes, at } }) => {
+    requireFixed("gather", needs.slice(1));
     const a = x as MxArray;
     return [scatter("gather", zerosLike(a), g as MxArray, indices, axes, at, wholeOf(a.desc.shape), "add")];
   },
-  jvp: ({ inputs: [, ...indices], tangents: [t], params, apply }) => (t ? apply([t, ...indices], params) : [undefined]),
+  jvp: ({ inputs: [, ...indices], tangents: [t, ...others], params, apply }) => {
+    requireFixed("gather", others);
+    return t ? apply([t, ...indices], params) : [undefined];
+  },
   vmap: ({ inputs: [x, ...indices], batched: [one, ...several], size, params: { axes, at } }) => {
     const behind = axes.map((axis) => axis + 1);
     if (!several.some(Boolean)) return [gather("gather", x as MxArray, indices, behind, at + 1)];
@@ -150,6 +163,24 @@ const gatherOp = defineOp<GatherParams>({
     return [result];
   },
   kernels: [
+    {
+      name: "wasm/gather/run",
+      layout: ["any", "row"],
+      gate: {
+        refuse([a, ids, ...more]) {
+          if (more.length > 0 || (a as View).shape.length !== 1) return "cannot: only one index array into one dimension";
+          if ((ids as View).dtype !== int32 && (ids as View).dtype !== uint32) return `cannot: only int32 and uint32 indices, got ${(ids as View).dtype}`;
+          return undefined;
+        },
+      },
+      launch(inputs, [out]) {
+        const [a, ids] = inputs as [View, View];
+        const { size } = a.dtype;
+        const args = [input(0), output(0), input(1), ids.dtype.code, a.shape[0] as number, ((a.strides[0] as number) * size) | 0];
+        const units = sizeOf((out as View).shape);
+        return { steps: units === 0 ? [] : [{ entry: `gather/run${size}`, args, units, grain: 8192 }] };
+      },
+    },
     {
       name: "wasm/gather/gather",
       layout: ["any"],
@@ -190,8 +221,14 @@ export function gather(op: string, x: MxArray, indices: readonly MxArray[], axes
 
 const takeAlongAxisOp = defineOp<{ axis: number }>({
   name: "takeAlongAxis",
-  vjp: ({ inputs: [x, i], cotangents: [g], params: { axis } }) => [scatterAlong(zerosLike(x as MxArray), i as MxArray, g as MxArray, axis, "add")],
-  jvp: ({ inputs: [, i], tangents: [t], params, apply }) => (t ? apply([t, i as MxArray], params) : [undefined]),
+  vjp: ({ inputs: [x, i], cotangents: [g], needs, params: { axis } }) => {
+    requireFixed("takeAlongAxis", needs.slice(1));
+    return [scatterAlong(zerosLike(x as MxArray), i as MxArray, g as MxArray, axis, "add")];
+  },
+  jvp: ({ inputs: [, i], tangents: [t, other], params, apply }) => {
+    requireFixed("takeAlongAxis", [other]);
+    return t ? apply([t, i as MxArray], params) : [undefined];
+  },
   vmap: ({ spread, params: { axis }, apply }) => apply([spread(0), spread(1)], { axis: axis + 1 }),
   infer: ([a, indices]) => [{ shape: (indices as Aval).shape, dtype: (a as Aval).dtype }],
   reference([a, indices], avals, { axis }) {
@@ -260,25 +297,34 @@ interface ScatterParams extends GatherParams {
 }
 
 /** Assign and add are linear in the array and the updates. */
-const requireLinear = (mode: ScatterMode): void => {
-  if (mode !== "assign" && mode !== "add") throw opError("scatter", `there is no such derivative for this way of updating, got ${mode}`);
+const isLinear = (mode: ScatterMode): boolean => mode === "assign" || mode === "add";
+const requireLinear = (op: string, mode: ScatterMode): void => {
+  if (!isLinear(mode)) throw opError(op, `there is no derivative for this way of updating through index arrays, as in MLX, got ${mode}`);
 };
+/** Elements of v at the places of the updates. */
+const chosenBy = (v: MxArray, indices: readonly MxArray[], p: ScatterParams): MxArray => (p.axes.length === 0 ? sliceRegion(v, p.region) : gather("scatter", sliceRegion(v, p.region), indices, p.axes, p.at));
+/** Whoever has the extreme value takes part; equals all do, as in MLX. */
+const winner = (v: MxArray, best: MxArray, flow: MxArray): MxArray => where(equal(v, best), flow, 0);
 const scatterOp = defineOp<ScatterParams>({
   name: "scatter",
-  vjp: ({ inputs: [x, u, ...indices], outputs: [y], cotangents: [g], params: p, apply }) => {
-    const chosen = (v: MxArray): MxArray => (p.axes.length === 0 ? sliceRegion(v, p.region) : gather("scatter", sliceRegion(v, p.region), indices, p.axes, p.at));
-    const own = chosen(g as MxArray);
-    if (p.mode === "maximum" || p.mode === "minimum") {
-      // Whoever has the extreme value gets the gradient; equals all get it, as in MLX.
-      const winner = (v: MxArray, best: MxArray, flow: MxArray): MxArray => where(equal(v, best), flow, 0);
-      return [winner(x as MxArray, y as MxArray, g as MxArray), winner(u as MxArray, chosen(y as MxArray), own)];
-    }
-    requireLinear(p.mode);
-    return [p.mode === "add" ? g : apply([g as MxArray, zerosLike(u as MxArray), ...indices], p)[0], own];
+  vjp: ({ inputs: [x, u, ...indices], outputs: [y], cotangents: [g], needs, params: p, apply }) => {
+    requireFixed("scatter", needs.slice(2));
+    const [a, updates, flow] = [x as MxArray, u as MxArray, g as MxArray];
+    const own = chosenBy(flow, indices, p);
+    if (p.mode === "maximum" || p.mode === "minimum") return [winner(a, y as MxArray, flow), winner(updates, chosenBy(y as MxArray, indices, p), own)];
+    if (p.mode === "multiply" && indices.length === 0) return [apply([flow, conjugate(updates)], p)[0], multiply(own, conjugate(sliceRegion(a, p.region)))];
+    requireLinear("scatter", p.mode);
+    return [p.mode === "add" ? flow : apply([flow, zerosLike(updates), ...indices], p)[0], own];
   },
-  jvp: ({ inputs: [x, u, ...indices], tangents: [a, b], params: p, apply }) => {
-    requireLinear(p.mode);
-    return apply([a ?? zerosLike(x as MxArray), b ?? zerosLike(u as MxArray), ...indices], p);
+  jvp: ({ inputs: [x, u, ...indices], outputs: [y], tangents: [s, t, ...others], params: p, apply }) => {
+    requireFixed("scatter", others);
+    const [a, updates] = [x as MxArray, u as MxArray];
+    const [da, du] = [s ?? zerosLike(a), t ?? zerosLike(updates)];
+    if (isLinear(p.mode)) return apply([da, du, ...indices], p);
+    const sums = { ...p, mode: "add" } as const;
+    if (p.mode !== "multiply") return apply([winner(a, y as MxArray, da), winner(updates, chosenBy(y as MxArray, indices, p), du), ...indices], sums);
+    if (indices.length > 0) requireLinear("scatter", p.mode);
+    return apply([apply([da, updates], p)[0] as MxArray, multiply(sliceRegion(a, p.region), du)], sums);
   },
   vmap: ({ inputs: [, , ...indices], batched, spread, size, params: p }) => {
     const several = batched.slice(2);
@@ -360,12 +406,14 @@ export function scatter(op: string, x: MxArray, updates: MxArray, indices: reado
 
 const scatterAlongOp = defineOp<{ axis: number; mode: ScatterMode }>({
   name: "putAlongAxis",
-  vjp: ({ inputs: [, i, u], cotangents: [g], params: { axis, mode }, apply }) => {
-    requireLinear(mode);
+  vjp: ({ inputs: [, i, u], cotangents: [g], needs, params: { axis, mode }, apply }) => {
+    requireFixed("putAlongAxis", [needs[1]]);
+    requireLinear("putAlongAxis", mode);
     return [mode === "add" ? g : apply([g as MxArray, i as MxArray, zerosLike(u as MxArray)], { axis, mode })[0], undefined, gatherAlong(g as MxArray, i as MxArray, axis)];
   },
-  jvp: ({ inputs: [x, i, u], tangents: [a, , b], params, apply }) => {
-    requireLinear(params.mode);
+  jvp: ({ inputs: [x, i, u], tangents: [a, other, b], params, apply }) => {
+    requireFixed("putAlongAxis", [other]);
+    requireLinear("putAlongAxis", params.mode);
     return apply([a ?? zerosLike(x as MxArray), i as MxArray, b ?? zerosLike(u as MxArray)], params);
   },
   vmap: ({ spread, params: { axis, mode }, apply }) => apply([spread(0), spread(1), spread(2)], { axis: axis + 1, mode }),
@@ -414,8 +462,37 @@ export function scatterAlong(x: MxArray, indices: MxArray, values: MxArray, axis
 
 // boolean masks
 
+/** Row of the values that goes to each place of the first dimensions (flattened, along the last axis of `mask`) if the mask is true there. */
+const rowsTaken = (mask: MxArray, rows: number): MxArray => minimum(cumsum(astype(mask, int32), mask.ndim - 1, false, false), toArray(rows - 1, int32));
+/** x with its first `depth` dimensions as one, and the rest as another. */
+const asRows = (x: MxArray, depth: number, lead: Shape = []): MxArray => {
+  const from = lead.length;
+  const { shape } = x.desc;
+  return reshapeTo(x, [...lead, sizeOf(shape.slice(from, from + depth)), sizeOf(shape.slice(from + depth))]);
+};
 const maskedScatterOp = defineOp<{ depth: number }>({
   name: "maskedScatter",
+  vjp: ({ inputs: [x, m, v], cotangents: [g], params: { depth } }) => {
+    const [a, values] = [x as MxArray, v as MxArray];
+    const mask = reshapeTo(m as MxArray, [(m as MxArray).size, 1]);
+    const [flow, rows] = [asRows(g as MxArray, depth), sizeOf(a.desc.shape.slice(depth))];
+    const count = values.size / Math.max(1, rows);
+    const taken = rowsTaken(reshapeTo(mask, [mask.size]), count);
+    const blank = zeros([count, rows], flow.dtype);
+    const own = scatter("maskedScatter", blank, where(mask, flow, 0), [taken], [0], 0, wholeOf(blank.desc.shape), "add");
+    return [reshapeTo(where(mask, 0, flow), a.desc.shape), undefined, reshapeTo(own, values.desc.shape)];
+  },
+  jvp: ({ inputs: [x, m, v], tangents: [a, , b], params, apply }) => apply([a ?? zerosLike(x as MxArray), m as MxArray, b ?? zerosLike(v as MxArray)], params),
+  // Every element of the batch starts with its first row of values again.
+  vmap: ({ spread, size, params: { depth } }) => {
+    const [x, m, v] = [spread(0), spread(1), spread(2)];
+    const a = asRows(x, depth, [size]);
+    const mask = reshapeTo(m, [size, m.size / size]);
+    const run = a.desc.shape[2] as number;
+    const values = reshapeTo(v, [size, v.size / Math.max(1, size * run), run]);
+    const taken = broadcastTo(expandDims(rowsTaken(mask, values.desc.shape[1] as number), 2), a.desc.shape);
+    return [reshapeTo(where(expandDims(mask, 2), gatherAlong(values, taken, 1), a), x.desc.shape)];
+  },
   infer: ([a]) => [a as Aval],
   reference([a, mask, values], avals, { depth }) {
     const result = (a as Float64Array).slice();

@@ -1,7 +1,7 @@
 /** Elements by index arrays: take, takeAlongAxis, putAlongAxis. */
 import { type StreamOrDevice, isStreamOrDevice } from "../core/device.ts";
 import { opError } from "../core/error.ts";
-import type { MxArray } from "../core/array.ts";
+import { MxArray } from "../core/array.ts";
 import { type Shape, broadcastShapes, formatShape, normalizeAxis } from "../core/shape.ts";
 import { elementIndex, indexValues } from "./array-index.ts";
 import { type ArrayLike, toArray } from "./convert.ts";
@@ -40,18 +40,20 @@ function alongShape(op: string, a: Shape, indices: Shape, axis: number): { array
 
 /** Elements along an axis at indices that have the array's shape (or broadcast to it) in the other dimensions. Without an axis both are flattened. */
 export function takeAlongAxis(a: ArrayLike, indices: ArrayLike, axis?: number | S, s?: S): MxArray {
-  let x = toArray(a);
-  let i = indexValues(indices);
-  const stream = s ?? (isStreamOrDevice(axis) ? axis : undefined);
   return within(() => {
-    if (typeof axis !== "number") {
-      x = reshapeTo(x, [x.size], stream);
-      i = reshapeTo(i, [i.size], stream);
-    }
-    const at = normalizeAxis("takeAlongAxis", typeof axis === "number" ? axis : 0, x.ndim);
-    alignIndices("takeAlongAxis", [i]);
-    const shapes = alongShape("takeAlongAxis", x.desc.shape, i.desc.shape, at);
-    return gatherAlong(broadcastTo(x, shapes.array, stream), broadcastTo(i, shapes.indices, stream), at, stream);
+    let x = toArray(a);
+    let i = indexValues(indices);
+    const stream = s ?? (isStreamOrDevice(axis) ? axis : undefined);
+    return within(() => {
+      if (typeof axis !== "number") {
+        x = reshapeTo(x, [x.size], stream);
+        i = reshapeTo(i, [i.size], stream);
+      }
+      const at = normalizeAxis("takeAlongAxis", typeof axis === "number" ? axis : 0, x.ndim);
+      alignIndices("takeAlongAxis", [i]);
+      const shapes = alongShape("takeAlongAxis", x.desc.shape, i.desc.shape, at);
+      return gatherAlong(broadcastTo(x, shapes.array, stream), broadcastTo(i, shapes.indices, stream), at, stream);
+    });
   });
 }
 
@@ -59,6 +61,7 @@ function putAlong(op: string, mode: ScatterMode, a: ArrayLike, indices: ArrayLik
   let x = toArray(a);
   const { shape } = x.desc;
   let i = indexValues(indices);
+  if (x.size === 0 || i.size === 0) return new MxArray(x.desc);
   let v = arrayOf(values, x.dtype, s);
   const flat = typeof axis !== "number";
   if (flat) {

@@ -46,27 +46,29 @@ const masked = (x: MxArray, mask: MxArray, s: S | undefined): MxArray => (mask.d
 export function blockMaskedMM(
   a: ArrayLike, b: ArrayLike, blockSize?: number | S, maskOut?: ArrayLike | S, maskLhs?: ArrayLike | S, maskRhs?: ArrayLike | S, s?: S,
 ): MxArray {
-  const { args, stream } = streamArg([blockSize, maskOut, maskLhs, maskRhs, s] as unknown[]);
-  const block = (args[0] as number | undefined) ?? 64;
-  const masks = args.slice(1, 4) as (ArrayLike | null | undefined)[];
-  if (masks.every((m) => m === undefined || m === null)) return matmul(a, b, stream);
-  if (block !== 32 && block !== 64) throw opError("blockMaskedMM", `blockSize must be 32 or 64, got ${block}`);
   return within(() => {
-    const [x, y, dtype] = floats("blockMaskedMM", toArray(a), toArray(b), stream);
-    if (x.ndim === 0 || y.ndim === 0) throw opError("blockMaskedMM", `inputs must have at least one dimension, got ${formatShape(x.desc.shape)} and ${formatShape(y.desc.shape)}`);
-    const left = x.ndim === 1 ? expandDims(x, 0, stream) : x;
-    const right = y.ndim === 1 ? expandDims(y, 1, stream) : y;
-    const [M, K, N] = [left.desc.shape[left.ndim - 2] as number, left.desc.shape[left.ndim - 1] as number, right.desc.shape[right.ndim - 1] as number];
-    if (right.desc.shape[right.ndim - 2] !== K) throw opError("blockMaskedMM", `last dimension of a must equal second last of b, got ${formatShape(x.desc.shape)} and ${formatShape(y.desc.shape)}`);
-    const mask = (m: ArrayLike | null | undefined, rows: number, columns: number, vectors: readonly number[]): MxArray | undefined => {
-      if (m === undefined || m === null) return undefined;
-      const given = toArray(m);
-      return spread(vectors.length > 0 ? expandDims(given, vectors, stream) : given, rows, columns, block, stream);
-    };
-    const [row, column] = [x.ndim === 1 ? [-2] : [], y.ndim === 1 ? [-1] : []];
-    const [out, lhs, rhs] = [mask(masks[0], M, N, [...row, ...column]), mask(masks[1], M, K, row), mask(masks[2], K, N, column)];
-    const product = matmul(lhs ? masked(left, lhs, stream) : left, rhs ? masked(right, rhs, stream) : right, stream);
-    return castTo(out ? masked(product, out, stream) : product, dtype, stream);
+    const { args, stream } = streamArg([blockSize, maskOut, maskLhs, maskRhs, s] as unknown[]);
+    const block = (args[0] as number | undefined) ?? 64;
+    const masks = args.slice(1, 4) as (ArrayLike | null | undefined)[];
+    if (masks.every((m) => m === undefined || m === null)) return matmul(a, b, stream);
+    if (block !== 32 && block !== 64) throw opError("blockMaskedMM", `blockSize must be 32 or 64, got ${block}`);
+    return within(() => {
+      const [x, y, dtype] = floats("blockMaskedMM", toArray(a), toArray(b), stream);
+      if (x.ndim === 0 || y.ndim === 0) throw opError("blockMaskedMM", `inputs must have at least one dimension, got ${formatShape(x.desc.shape)} and ${formatShape(y.desc.shape)}`);
+      const left = x.ndim === 1 ? expandDims(x, 0, stream) : x;
+      const right = y.ndim === 1 ? expandDims(y, 1, stream) : y;
+      const [M, K, N] = [left.desc.shape[left.ndim - 2] as number, left.desc.shape[left.ndim - 1] as number, right.desc.shape[right.ndim - 1] as number];
+      if (right.desc.shape[right.ndim - 2] !== K) throw opError("blockMaskedMM", `last dimension of a must equal second last of b, got ${formatShape(x.desc.shape)} and ${formatShape(y.desc.shape)}`);
+      const mask = (m: ArrayLike | null | undefined, rows: number, columns: number, vectors: readonly number[]): MxArray | undefined => {
+        if (m === undefined || m === null) return undefined;
+        const given = toArray(m);
+        return spread(vectors.length > 0 ? expandDims(given, vectors, stream) : given, rows, columns, block, stream);
+      };
+      const [row, column] = [x.ndim === 1 ? [-2] : [], y.ndim === 1 ? [-1] : []];
+      const [out, lhs, rhs] = [mask(masks[0], M, N, [...row, ...column]), mask(masks[1], M, K, row), mask(masks[2], K, N, column)];
+      const product = matmul(lhs ? masked(left, lhs, stream) : left, rhs ? masked(right, rhs, stream) : right, stream);
+      return castTo(out ? masked(product, out, stream) : product, dtype, stream);
+    });
   });
 }
 

@@ -134,11 +134,13 @@ function productGradients(a: MxArray, b: MxArray, g: MxArray, needs: readonly bo
   const right = matmul(swapaxes(rows, -1, -2), outs);
   return [left, b.ndim === 1 ? squeeze(right, -1) : right];
 }
-/** Operand as matrices with `rank` dimensions behind the batch. */
+/** Operand as matrices with `rank` dimensions behind the batch. Made without naming sizes, so that a compiled function holds none. */
 function batchedMatrices(x: MxArray, batched: boolean, side: "left" | "right", rank: number): MxArray {
-  const { shape } = x.desc;
-  const own = asMatrix(batched ? shape.slice(1) : shape, side);
-  return batched ? reshape(x, [shape[0] as number, ...new Array<number>(rank - own.length).fill(1), ...own]) : reshape(x, own);
+  const own = x.ndim - Number(batched);
+  if (!batched) return own === 1 ? expandDims(x, side === "left" ? 0 : 1) : x;
+  const lead = Array.from({ length: rank - Math.max(2, own) }, (_, i) => i + 1);
+  const axes = own === 1 ? [...lead, side === "left" ? lead.length + 1 : lead.length + 2] : lead;
+  return axes.length === 0 ? x : expandDims(x, axes);
 }
 
 const applyMatmul: Apply<object> = defineOp<object>({
@@ -247,8 +249,10 @@ const cast = (a: MxArray, dtype: Dtype, s?: StreamOrDevice | null): MxArray => (
  * bfloat16, and rounded once. complex64 takes four real products. Throws for 0-d operands, for dimensions that do not fit, and for integers.
  */
 export function matmul(a: ArrayLike, b: ArrayLike, s?: StreamOrDevice | null): MxArray {
-  const [x, y] = common([toArray(a), toArray(b)], s) as [MxArray, MxArray];
-  return x.dtype.kind === "complex" ? complexProduct(x, y, s) : (applyMatmul([x, y], {}, s)[0] as MxArray);
+  return within(() => {
+    const [x, y] = common([toArray(a), toArray(b)], s) as [MxArray, MxArray];
+    return x.dtype.kind === "complex" ? complexProduct(x, y, s) : (applyMatmul([x, y], {}, s)[0] as MxArray);
+  });
 }
 
 function complexProduct(x: MxArray, y: MxArray, s?: StreamOrDevice | null): MxArray {
@@ -262,14 +266,16 @@ function complexProduct(x: MxArray, y: MxArray, s?: StreamOrDevice | null): MxAr
 
 /** `alpha * matmul(a, b) + beta * c`, with c broadcast to the product's shape. All three promote to one dtype. */
 export function addmm(c: ArrayLike, a: ArrayLike, b: ArrayLike, alpha?: number | StreamOrDevice | null, beta?: number | StreamOrDevice | null, s?: StreamOrDevice | null): MxArray {
-  const scales = { alpha: typeof alpha === "number" ? alpha : 1, beta: typeof beta === "number" ? beta : 1 };
-  const stream = s ?? [beta, alpha].find((v): v is StreamOrDevice => v !== undefined && v !== null && typeof v !== "number");
-  const [x, y, z] = common([toArray(a), toArray(b), toArray(c)], stream) as [MxArray, MxArray, MxArray];
-  if (x.dtype.kind === "complex") {
-    addmmShape(x.desc, y.desc, z.desc);
-    return within(() => add(multiply(complexProduct(x, y, stream), scales.alpha, stream), multiply(z, scales.beta, stream), stream));
-  }
-  return applyAddmm([x, y, z], scales, stream)[0] as MxArray;
+  return within(() => {
+    const scales = { alpha: typeof alpha === "number" ? alpha : 1, beta: typeof beta === "number" ? beta : 1 };
+    const stream = s ?? [beta, alpha].find((v): v is StreamOrDevice => v !== undefined && v !== null && typeof v !== "number");
+    const [x, y, z] = common([toArray(a), toArray(b), toArray(c)], stream) as [MxArray, MxArray, MxArray];
+    if (x.dtype.kind === "complex") {
+      addmmShape(x.desc, y.desc, z.desc);
+      return within(() => add(multiply(complexProduct(x, y, stream), scales.alpha, stream), multiply(z, scales.beta, stream), stream));
+    }
+    return applyAddmm([x, y, z], scales, stream)[0] as MxArray;
+  });
 }
 
 /**
@@ -279,14 +285,16 @@ export function addmm(c: ArrayLike, a: ArrayLike, b: ArrayLike, alpha?: number |
  * neighbours; the result does not depend on it.
  */
 export function gatherMM(a: ArrayLike, b: ArrayLike, indicesLhs?: ArrayLike | null, indicesRhs?: ArrayLike | null, sortedIndices?: boolean | StreamOrDevice | null, s?: StreamOrDevice | null): MxArray {
-  const stream = s ?? (typeof sortedIndices === "boolean" ? undefined : sortedIndices);
-  const given = (v: ArrayLike | null | undefined): v is ArrayLike => v !== undefined && v !== null;
-  if (!given(indicesLhs) && !given(indicesRhs)) return matmul(a, b, stream);
-  const [x, y] = common([toArray(a), toArray(b)], stream) as [MxArray, MxArray];
-  gatherShapes(x.desc, y.desc);
-  const [left, right] = [matrixIndices(x, indicesLhs, stream), matrixIndices(y, indicesRhs, stream)];
-  const shape = broadcastShapes("gatherMM", left.desc.shape, right.desc.shape);
-  return applyGather([x, y, spread(left, shape, stream), spread(right, shape, stream)], {}, stream)[0] as MxArray;
+  return within(() => {
+    const stream = s ?? (typeof sortedIndices === "boolean" ? undefined : sortedIndices);
+    const given = (v: ArrayLike | null | undefined): v is ArrayLike => v !== undefined && v !== null;
+    if (!given(indicesLhs) && !given(indicesRhs)) return matmul(a, b, stream);
+    const [x, y] = common([toArray(a), toArray(b)], stream) as [MxArray, MxArray];
+    gatherShapes(x.desc, y.desc);
+    const [left, right] = [matrixIndices(x, indicesLhs, stream), matrixIndices(y, indicesRhs, stream)];
+    const shape = broadcastShapes("gatherMM", left.desc.shape, right.desc.shape);
+    return applyGather([x, y, spread(left, shape, stream), spread(right, shape, stream)], {}, stream)[0] as MxArray;
+  });
 }
 /** The numbers of matrices that a product takes of an operand, as uint32; all in order when no list is given. */
 function matrixIndices(a: MxArray, list: ArrayLike | null | undefined, s?: StreamOrDevice | null): MxArray {
@@ -303,16 +311,20 @@ const spread = (a: MxArray, shape: Shape, s?: StreamOrDevice | null): MxArray =>
 
 /** Sum of products over the last dimensions of a and b: (...A, K) and (...B, K) give (...A, ...B). With a 0-d operand: the plain product. */
 export function inner(a: ArrayLike, b: ArrayLike, s?: StreamOrDevice | null): MxArray {
-  const { a: x, b: y } = promoteOperands("inner", a, b);
-  if (x.ndim === 0 || y.ndim === 0) return multiply(x, y, s);
-  if (columnsOf(x.desc.shape) !== columnsOf(y.desc.shape)) throw opError("inner", `last dimensions must be equal, got ${formatShape(x.desc.shape)} and ${formatShape(y.desc.shape)}`);
-  return tensordot(x, y, [-1, -1], s);
+  return within(() => {
+    const { a: x, b: y } = promoteOperands("inner", a, b);
+    if (x.ndim === 0 || y.ndim === 0) return multiply(x, y, s);
+    if (columnsOf(x.desc.shape) !== columnsOf(y.desc.shape)) throw opError("inner", `last dimensions must be equal, got ${formatShape(x.desc.shape)} and ${formatShape(y.desc.shape)}`);
+    return tensordot(x, y, [-1, -1], s);
+  });
 }
 
 /** All products of an element of a with one of b: shape (a.size, b.size). */
 export function outer(a: ArrayLike, b: ArrayLike, s?: StreamOrDevice | null): MxArray {
-  const { a: x, b: y } = promoteOperands("outer", a, b);
-  return multiply(reshape(x, [x.size, 1], s), reshape(y, [1, y.size], s), s);
+  return within(() => {
+    const { a: x, b: y } = promoteOperands("outer", a, b);
+    return multiply(reshape(x, [x.size, 1], s), reshape(y, [1, y.size], s), s);
+  });
 }
 
 export type TensordotAxes = number | readonly [number | readonly number[], number | readonly number[]];
@@ -321,20 +333,22 @@ export type TensordotAxes = number | readonly [number | readonly number[], numbe
  * The result has the other dimensions of a, then those of b.
  */
 export function tensordot(a: ArrayLike, b: ArrayLike, axes?: TensordotAxes | StreamOrDevice | null, s?: StreamOrDevice | null): MxArray {
-  const given = isStreamOrDevice(axes) ? undefined : axes;
-  const stream = isStreamOrDevice(axes) ? axes : s;
-  const { a: x, b: y } = promoteOperands("tensordot", a, b);
-  const [p, q] = pairedAxes(x, y, given ?? 2);
-  for (const [i, axis] of p.entries()) {
-    if (x.desc.shape[axis] !== y.desc.shape[q[i] as number]) throw opError("tensordot", `paired axes must have equal sizes, got ${formatShape(x.desc.shape)} and ${formatShape(y.desc.shape)} with axes ${JSON.stringify([p, q])}`);
-  }
-  const free = (v: MxArray, used: readonly number[]): number[] => v.shape.map((_, i) => i).filter((i) => !used.includes(i));
-  const [freeX, freeY] = [free(x, p), free(y, q)];
-  const sizes = (v: MxArray, list: readonly number[]): number[] => list.map((i) => v.desc.shape[i] as number);
-  const K = sizeOf(sizes(x, p));
-  const left = reshape(transpose(x, [...freeX, ...p], stream), [sizeOf(sizes(x, freeX)), K], stream);
-  const right = reshape(transpose(y, [...q, ...freeY], stream), [K, sizeOf(sizes(y, freeY))], stream);
-  return reshape(matmul(left, right, stream), [...sizes(x, freeX), ...sizes(y, freeY)], stream);
+  return within(() => {
+    const given = isStreamOrDevice(axes) ? undefined : axes;
+    const stream = isStreamOrDevice(axes) ? axes : s;
+    const { a: x, b: y } = promoteOperands("tensordot", a, b);
+    const [p, q] = pairedAxes(x, y, given ?? 2);
+    for (const [i, axis] of p.entries()) {
+      if (x.desc.shape[axis] !== y.desc.shape[q[i] as number]) throw opError("tensordot", `paired axes must have equal sizes, got ${formatShape(x.desc.shape)} and ${formatShape(y.desc.shape)} with axes ${JSON.stringify([p, q])}`);
+    }
+    const free = (v: MxArray, used: readonly number[]): number[] => v.shape.map((_, i) => i).filter((i) => !used.includes(i));
+    const [freeX, freeY] = [free(x, p), free(y, q)];
+    const sizes = (v: MxArray, list: readonly number[]): number[] => list.map((i) => v.desc.shape[i] as number);
+    const K = sizeOf(sizes(x, p));
+    const left = reshape(transpose(x, [...freeX, ...p], stream), [sizeOf(sizes(x, freeX)), K], stream);
+    const right = reshape(transpose(y, [...q, ...freeY], stream), [K, sizeOf(sizes(y, freeY))], stream);
+    return reshape(matmul(left, right, stream), [...sizes(x, freeX), ...sizes(y, freeY)], stream);
+  });
 }
 function pairedAxes(a: MxArray, b: MxArray, axes: TensordotAxes): [number[], number[]] {
   if (typeof axes === "number") {
@@ -351,11 +365,14 @@ function pairedAxes(a: MxArray, b: MxArray, axes: TensordotAxes): [number[], num
 
 /** Kronecker product: each element of a times the whole of b. Dimension i of the result is a.shape[i] * b.shape[i]; the shorter shape gets leading ones. */
 export function kron(a: ArrayLike, b: ArrayLike, s?: StreamOrDevice | null): MxArray {
-  const { a: x, b: y } = promoteOperands("kron", a, b);
-  const rank = Math.max(x.ndim, y.ndim);
-  const padded = (v: MxArray): number[] => [...new Array<number>(rank - v.ndim).fill(1), ...v.shape];
-  const [p, q] = [padded(x), padded(y)];
-  const left = reshape(x, p.flatMap((d) => [d, 1]), s);
-  const right = reshape(y, q.flatMap((d) => [1, d]), s);
-  return reshape(multiply(left, right, s), p.map((d, i) => d * (q[i] as number)), s);
+  return within(() => {
+    const { a: x, b: y } = promoteOperands("kron", a, b);
+    if (x.size === 0 || y.size === 0) throw opError("kron", `arrays must not be empty, got ${formatShape(x.desc.shape)} and ${formatShape(y.desc.shape)}`);
+    const rank = Math.max(x.ndim, y.ndim);
+    const padded = (v: MxArray): number[] => [...new Array<number>(rank - v.ndim).fill(1), ...v.shape];
+    const [p, q] = [padded(x), padded(y)];
+    const left = reshape(x, p.flatMap((d) => [d, 1]), s);
+    const right = reshape(y, q.flatMap((d) => [1, d]), s);
+    return reshape(multiply(left, right, s), p.map((d, i) => d * (q[i] as number)), s);
+  });
 }

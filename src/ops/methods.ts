@@ -5,7 +5,7 @@ import { opError } from "../core/error.ts";
 import { type ScalarValue, formatArray, readValues } from "../core/print.ts";
 import { argmax, argmin } from "./argreduce.ts";
 import { astype } from "./cast.ts";
-import { conj } from "./complex.ts";
+import { conj, imag, real } from "./complex.ts";
 import { abs, cos, exp, log, log10, log1p, log2, reciprocal, round, rsqrt, sin, sqrt, square } from "./unary.ts";
 import { power } from "./binary.ts";
 import { diag } from "./creation.ts";
@@ -31,6 +31,9 @@ declare module "../core/array.ts" {
   interface MxArray extends Table {
     /** The transpose: all axes reversed. */
     readonly T: MxArray;
+    /** Real and imaginary parts, of numbers that are not complex themselves and zeros. */
+    readonly real: MxArray;
+    readonly imag: MxArray;
     /** First dimension. TypeError for a 0-d array. */
     readonly length: number;
     /** The value of an array of size 1. Evaluates and waits. */
@@ -114,6 +117,18 @@ Object.defineProperties(MxArray.prototype, {
   T: {
     get(this: MxArray): MxArray {
       return transpose(this);
+    },
+    configurable: true,
+  },
+  real: {
+    get(this: MxArray): MxArray {
+      return real(this);
+    },
+    configurable: true,
+  },
+  imag: {
+    get(this: MxArray): MxArray {
+      return imag(this);
     },
     configurable: true,
   },

@@ -4,6 +4,7 @@ import { type StreamOrDevice, isStreamOrDevice } from "../core/device.ts";
 import { type Dtype, bitsArray, int32, fromBfloat16Bits, fromFloat16Bits } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
 import { type Layout, defineOp } from "../core/op.ts";
+import { notDifferentiable } from "../core/rules.ts";
 import { type Shape, broadcastShapes, broadcastStrides, formatShape, normalizeAxes, normalizeAxis, rowStrides, sameShape, sizeOf } from "../core/shape.ts";
 import { type ArrayLike, requireDtype, shapeArgument, storeNumbers, toArray } from "./convert.ts";
 import { multiply } from "./binary.ts";
@@ -50,7 +51,7 @@ function resolveShape(a: Aval & { size: number }, shape: readonly number[], op: 
 export function reshape(a: ArrayLike, ...shape: (number | readonly number[] | S)[]): MxArray {
   const x = toArray(a);
   const { list, stream } = variadic(shape);
-  return reshapeTo(x, resolveShape(x.desc, list ?? [], "reshape"), stream);
+  return reshapeTo(x, resolveShape(x.desc, list ?? [], "reshape"), stream, { given: list ?? [] });
 }
 /** Merges the dimensions startAxis .. endAxis (both included; defaults: all) into one. A 0-d array becomes 1-d. */
 export function flatten(a: ArrayLike, startAxis?: number | S, endAxis?: number | S, s?: S): MxArray {
@@ -72,7 +73,8 @@ export function unflatten(a: ArrayLike, axis: number, shape: readonly number[], 
   if (!Array.isArray(shape) || shape.length === 0) throw opError("unflatten", `shape must not be empty, got ${JSON.stringify(shape)}`);
   const size = x.desc.shape[at] as number;
   const parts = resolveShape({ shape: [size], size, dtype: x.desc.dtype }, shape, "unflatten");
-  return reshapeTo(x, [...x.desc.shape.slice(0, at), ...parts, ...x.desc.shape.slice(at + 1)], s);
+  const free = shape.indexOf(-1);
+  return reshapeTo(x, [...x.desc.shape.slice(0, at), ...parts, ...x.desc.shape.slice(at + 1)], s, free < 0 ? {} : { free: at + free });
 }
 
 // dimensions of size 1
@@ -327,8 +329,8 @@ const viewOp = defineOp<{ dtype: Dtype }>({
     return whole && (a.strides[rank - 1] === 1 || a.shape[rank - 1] === 1) ? { strides, offset: (a.offset * from) / to } : undefined;
   },
   reference: ([a], [x], p) => [numbersOf(bytesOf(a as Float64Array, (x as Aval).dtype), p.dtype)],
-  vjp: "zero",
-  jvp: "zero",
+  vjp: notDifferentiable,
+  jvp: notDifferentiable,
   vmap: ({ inputs: [x], params, apply }) => {
     const one = (x as MxArray).ndim === 1 && (x as MxArray).dtype.size !== params.dtype.size;
     return one ? [squeeze(apply([expandDims(x as MxArray, 1)], params)[0] as MxArray, 1)] : apply([x as MxArray], params);

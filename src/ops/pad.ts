@@ -1,12 +1,14 @@
-/** Padding with a constant or with the edge's values. */
+/** Padding with a constant, with the edge's values, or with the array mirrored at its edges. */
 import { type Aval, MxArray, type View } from "../core/array.ts";
 import { type StreamOrDevice, isStreamOrDevice } from "../core/device.ts";
+import { int32 } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
 import { defineOp, input, output } from "../core/op.ts";
 import { type Shape, formatShape, rowStrides } from "../core/shape.ts";
 import { concatenate } from "./concat.ts";
 import { copySteps, fillStep } from "./copy.ts";
-import { type ArrayLike, toArray } from "./convert.ts";
+import { type ArrayLike, fromNumbers, toArray } from "./convert.ts";
+import { gather } from "./gather.ts";
 import { broadcastTo } from "./movement.ts";
 import { blank, flatIndex, forEachIndex, move, widthOf } from "./oracle.ts";
 import { within } from "./scope.ts";
@@ -76,7 +78,7 @@ function widths(padWidth: PadWidth, rank: number): [number, number][] {
 
 /**
  * The array with elements added around it. `padWidth`: one number, [n], [before, after], or a pair per dimension. `mode`: "constant" (with `constantValue`,
- * default 0) or "edge" (the outermost elements repeated).
+ * default 0), "edge" (the outermost elements repeated), "reflect" (mirrored at the outermost elements) or "symmetric" (mirrored with these repeated).
  */
 export function pad(array: ArrayLike, padWidth: PadWidth, constantValue?: ArrayLike | S, mode?: string | S, s?: S): MxArray {
   const x = toArray(array);
@@ -85,7 +87,8 @@ export function pad(array: ArrayLike, padWidth: PadWidth, constantValue?: ArrayL
   const how = typeof mode === "string" ? mode : "constant";
   if (pads.every(([low, high]) => low === 0 && high === 0)) return new MxArray(x.desc);
   if (how === "edge") return within(() => padEdge(x, pads, stream));
-  if (how !== "constant") throw opError("pad", `mode must be "constant" or "edge", got ${JSON.stringify(mode)}`);
+  if (how === "reflect" || how === "symmetric") return within(() => padMirrored(x, pads, how === "reflect", stream));
+  if (how !== "constant") throw opError("pad", `mode must be "constant", "edge", "reflect" or "symmetric", got ${JSON.stringify(mode)}`);
   const given = constantValue === undefined || constantValue === null || isStreamOrDevice(constantValue) ? 0 : constantValue;
   return within(() => {
     const value = typeof given === "number" ? toArray(given, x.dtype) : castTo(toArray(given), x.dtype, stream);
@@ -105,6 +108,26 @@ function padEdge(x: MxArray, pads: readonly (readonly [number, number])[], s: S)
     if (low > 0) parts.unshift(edge(0, low));
     if (high > 0) parts.push(edge(size - 1, high));
     out = concatenate(parts, axis, s);
+  });
+  return out;
+}
+
+/** Index of the element that place `i` of an axis of `size` shows when the array goes on as its mirror image in both directions. */
+function mirrored(i: number, size: number, reflect: boolean): number {
+  const period = reflect ? 2 * (size - 1) : 2 * size;
+  if (period === 0) return 0;
+  const at = ((i % period) + period) % period;
+  if (at < size) return at;
+  return reflect ? period - at : period - 1 - at;
+}
+function padMirrored(x: MxArray, pads: readonly (readonly [number, number])[], reflect: boolean, s: S): MxArray {
+  let out = x;
+  pads.forEach(([low, high], axis) => {
+    const size = out.desc.shape[axis] as number;
+    if (low + high === 0) return;
+    if (size === 0) throw opError("pad", `cannot mirror an empty dimension, got shape ${formatShape(x.shape)}`);
+    const places = Array.from({ length: low + size + high }, (_, i) => mirrored(i - low, size, reflect));
+    out = gather("pad", out, [fromNumbers([places.length], int32, places)], [axis], axis, s);
   });
   return out;
 }

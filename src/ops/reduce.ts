@@ -296,11 +296,13 @@ export const any: Reduce = reducer("any", anyOp, false);
 
 /** Mean over axes (all when none is given). Integers and bool give float32. NaN for an empty axis. */
 export const mean: Reduce = (a, axis, keepdims, s) => {
-  const x = toArray(a);
-  const args = reductionArgs(axis, keepdims, s);
-  const axes = normalizeAxes("mean", args.axis, x.ndim);
-  const dtype = toInexact(x.dtype);
-  return meanOp([astype(x, dtype, args.stream)], { axes, keepdims: args.keepdims }, args.stream)[0] as MxArray;
+  return within(() => {
+    const x = toArray(a);
+    const args = reductionArgs(axis, keepdims, s);
+    const axes = normalizeAxes("mean", args.axis, x.ndim);
+    const dtype = toInexact(x.dtype);
+    return meanOp([astype(x, dtype, args.stream)], { axes, keepdims: args.keepdims }, args.stream)[0] as MxArray;
+  });
 };
 
 /** Arguments of variance and std by type: besides those of a reduction, a number behind the axis is ddof. */
@@ -316,10 +318,12 @@ function varianceArgs(rest: readonly unknown[]): { axis: AxisArgument | undefine
  * floats are computed in float32 and rounded once.
  */
 export function variance(a: ArrayLike, axis?: AxisArgument | boolean | S, keepdims?: boolean | number | S | null, ddof?: number | S | null, s?: S | null): MxArray {
-  const args = varianceArgs([axis, keepdims, ddof, s]);
-  const x = toArray(a);
-  const dtype = varianceDtype(x.dtype);
-  return astype(wideVariance(x, "variance", args), dtype, args.stream);
+  return within(() => {
+    const args = varianceArgs([axis, keepdims, ddof, s]);
+    const x = toArray(a);
+    const dtype = varianceDtype(x.dtype);
+    return astype(wideVariance(x, "variance", args), dtype, args.stream);
+  });
 }
 /** A complex number's distance is real. */
 const varianceDtype = (d: Dtype): Dtype => (d.kind === "complex" ? float32 : toInexact(d));
@@ -335,7 +339,9 @@ function wideVariance(x: MxArray, op: string, { axis, keepdims, ddof, stream }: 
 }
 /** Standard deviation over axes: the square root of `variance`. */
 export function std(a: ArrayLike, axis?: AxisArgument | boolean | S, keepdims?: boolean | number | S | null, ddof?: number | S | null, s?: S | null): MxArray {
-  const args = varianceArgs([axis, keepdims, ddof, s]);
-  const x = toArray(a);
-  return astype(sqrt(wideVariance(x, "std", args), args.stream), varianceDtype(x.dtype), args.stream);
+  return within(() => {
+    const args = varianceArgs([axis, keepdims, ddof, s]);
+    const x = toArray(a);
+    return astype(sqrt(wideVariance(x, "std", args), args.stream), varianceDtype(x.dtype), args.stream);
+  });
 }

@@ -7,7 +7,12 @@ import { type Shape, reshapeStrides, rowStrides, sameShape } from "../core/shape
 /** Another handle on the same array: what an op returns that has nothing to do. */
 export const same = (a: MxArray): MxArray => new MxArray(a.desc);
 
-const reshapeOp = defineOp<{ shape: Shape }>({
+/** For inputs of other shapes: the whole shape as the user wrote it, with the dimension that is to be inferred as -1; or the number of that dimension. */
+interface Inferred {
+  readonly given?: Shape;
+  readonly free?: number;
+}
+const reshapeOp = defineOp<{ shape: Shape } & Inferred>({
   name: "reshape",
   infer: ([a], p) => [{ shape: p.shape, dtype: (a as Aval).dtype }],
   view(a, p) {
@@ -23,6 +28,6 @@ const reshapeOp = defineOp<{ shape: Shape }>({
 });
 
 /** The array with another shape, whose size is known to agree. */
-export function reshapeTo(x: MxArray, shape: Shape, s?: StreamOrDevice | null): MxArray {
-  return sameShape(x.desc.shape, shape) ? same(x) : (reshapeOp([x], { shape }, s)[0] as MxArray);
+export function reshapeTo(x: MxArray, shape: Shape, s?: StreamOrDevice | null, inferred?: Inferred): MxArray {
+  return sameShape(x.desc.shape, shape) ? same(x) : (reshapeOp([x], { shape, ...inferred }, s)[0] as MxArray);
 }

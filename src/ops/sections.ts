@@ -44,3 +44,12 @@ export const sizeOfSections = (sections: readonly Section[]): number => sections
 /** Bytes of input that one thread should take at a time: long enough to hide the claim, short enough to balance. */
 const bytesAtATime = 128 << 10;
 export const grainFor = (bytesPerUnit: number): number => Math.max(1, Math.round(bytesAtATime / Math.max(1, bytesPerUnit)));
+
+/** [outer, n, inner] around one axis, in memory order, or undefined when a copy is needed. */
+export function linesOf(x: View, axis: number | null): { outer: number; n: number; inner: number } | undefined {
+  if (axis === null) return x.contiguous ? { outer: 1, n: x.size, inner: 1 } : undefined;
+  const sections = sectionsOf(x, [axis]);
+  const at = sections?.findIndex((s) => s.reduced) ?? -1;
+  if (!sections || at < 0) return sections && { outer: x.size, n: 1, inner: 1 };
+  return { outer: sizeOfSections(sections.slice(0, at)), n: (sections[at] as Section).size, inner: sizeOfSections(sections.slice(at + 1)) };
+}

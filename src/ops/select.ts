@@ -10,6 +10,7 @@ import { astype } from "./cast.ts";
 import { type ArrayLike, promoteOperands, toArray } from "./convert.ts";
 import { type C, commonShape, expand, interleaved, partsOf, requireReal } from "./elementwise.ts";
 import { isfinite } from "./unary.ts";
+import { within } from "./scope.ts";
 
 type S = StreamOrDevice | null | undefined;
 
@@ -43,11 +44,13 @@ export function where(condition: ArrayLike, x: ArrayLike, y: ArrayLike, s?: S): 
 
 /** Limits elements to min .. max; either bound may be null, and both are broadcast. NaN stays. */
 export function clip(a: ArrayLike, min?: ArrayLike | null, max?: ArrayLike | null, s?: S): MxArray {
-  const [low, high] = [min ?? undefined, max ?? undefined];
-  if (low === undefined && high === undefined) throw opError("clip", "at most one of min and max may be missing, got neither");
-  const x = toArray(a);
-  const raised = low === undefined ? x : maximum(x, low, s);
-  return high === undefined ? raised : minimum(raised, high, s);
+  return within(() => {
+    const [low, high] = [min ?? undefined, max ?? undefined];
+    if (low === undefined && high === undefined) throw opError("clip", "at most one of min and max may be missing, got neither");
+    const x = toArray(a);
+    const raised = low === undefined ? x : maximum(x, low, s);
+    return high === undefined ? raised : minimum(raised, high, s);
+  });
 }
 
 interface Replacements {

@@ -9,6 +9,7 @@ import { copySteps } from "./copy.ts";
 import { type ArrayLike, toArray } from "./convert.ts";
 import { zerosLike } from "./creation.ts";
 import { broadcastTo } from "./movement.ts";
+import { oneByOne } from "./one-by-one.ts";
 import { byIndex, flatIndex, forEachIndex, move, widthOf } from "./oracle.ts";
 import { type Region, type Slice as SliceParts, SliceIndex, arrayOf, castTo, sliceAxis, sliceRegion, updateRegion } from "./region.ts";
 import { gpuDynamicSlice, gpuDynamicSliceUpdate } from "./slice-gpu.ts";
@@ -29,8 +30,9 @@ const dynamicSliceOp: Apply<{ axes: readonly number[]; shape: Shape }> = defineO
   name: "dynamicSlice",
   vjp: ({ inputs: [x, starts], cotangents: [g], params: { axes } }) => [dynamicSliceUpdateOp([zerosLike(x as MxArray), g as MxArray, starts as MxArray], { axes })[0]],
   jvp: ({ inputs, tangents: [t], params, apply }) => (t ? apply([t, inputs[1] as MxArray], params) : [undefined]),
-  vmap: ({ inputs, batched, size, params: { axes, shape }, apply, spread }) => {
-    if (batched[1]) throw opError("slice", "start indices can not be batched, got some per element");
+  vmap: (b) => {
+    const { inputs, batched, size, params: { axes, shape }, apply, spread } = b;
+    if (batched[1]) return oneByOne(b);
     return apply([spread(0), inputs[1] as MxArray], { axes: axes.map((axis) => axis + 1), shape: [size, ...shape] });
   },
   infer: ([a], p) => [{ shape: p.shape, dtype: (a as Aval).dtype }],
@@ -76,8 +78,9 @@ const dynamicSliceUpdateOp: Apply<{ axes: readonly number[] }> = defineOp<{ axes
     dynamicSliceOp([g as MxArray, starts as MxArray], { axes: params.axes, shape: (u as MxArray).desc.shape })[0],
   ],
   jvp: ({ inputs: [x, u, starts], tangents: [a, b], params, apply }) => apply([a ?? zerosLike(x as MxArray), b ?? zerosLike(u as MxArray), starts as MxArray], params),
-  vmap: ({ inputs, batched, params: { axes }, apply, spread }) => {
-    if (batched[2]) throw opError("sliceUpdate", "start indices can not be batched, got some per element");
+  vmap: (b) => {
+    const { inputs, batched, params: { axes }, apply, spread } = b;
+    if (batched[2]) return oneByOne(b);
     return apply([spread(0), spread(1), inputs[2] as MxArray], { axes: axes.map((axis) => axis + 1) });
   },
   infer: ([a]) => [a as Aval],

@@ -1,16 +1,19 @@
 /** sort, argsort and what is made of them. The kernels sort the last axis; other axes are moved there. */
 import { type Aval, MxArray, type View } from "../core/array.ts";
 import { type StreamOrDevice, isStreamOrDevice } from "../core/device.ts";
-import { type Dtype, uint32 } from "../core/dtype.ts";
+import { uint32 } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
 import { type Launch, defineOp, input, output, scratch } from "../core/op.ts";
 import { formatShape, normalizeAxis } from "../core/shape.ts";
 import { type ArrayLike, toArray } from "./convert.ts";
 import { zerosLike } from "./creation.ts";
 import { gatherAlong, scatterAlong } from "./gather.ts";
+import { imag, real } from "./complex.ts";
 import { moveaxis, reshape } from "./movement.ts";
 import { sliceAxis } from "./region.ts";
 import { gpuArgsort, gpuSort } from "./sort-gpu.ts";
+import { within } from "./scope.ts";
+import { isnan } from "./unary.ts";
 
 type S = StreamOrDevice;
 /** Scratch that every thread has (assembly/README.md). */
@@ -47,10 +50,6 @@ function referenceSort(x: Float64Array, { shape }: Aval, pick: (line: Float64Arr
   }
   return out;
 }
-const requireReal = (op: string, d: Dtype): void => {
-  if (d.kind === "complex") throw opError(op, `complex arrays are not supported, got ${d}`);
-};
-
 const sortOp = defineOp({
   name: "sort",
   vjp: ({ inputs: [x], cotangents: [g] }) => {
@@ -60,7 +59,6 @@ const sortOp = defineOp({
   jvp: ({ inputs: [x], tangents: [t] }) => [t && gatherAlong(t, argsort(x as MxArray, -1), t.ndim - 1)],
   vmap: ({ inputs, params, apply }) => apply(inputs, params),
   infer([x]) {
-    requireReal("sort", (x as Aval).dtype);
     return [x as Aval];
   },
   reference: ([x], [aval]) => [referenceSort(x as Float64Array, aval as Aval, (line, i) => line[i] as number)],
@@ -73,7 +71,6 @@ const argsortOp = defineOp({
   jvp: "zero",
   vmap: ({ inputs, params, apply }) => apply(inputs, params),
   infer([x]) {
-    requireReal("argsort", (x as Aval).dtype);
     return [{ shape: (x as Aval).shape, dtype: uint32 }];
   },
   reference: ([x], [aval]) => [referenceSort(x as Float64Array, aval as Aval, (_line, i) => i)],
@@ -89,16 +86,27 @@ function along(op: string, a: ArrayLike, axis: Axis | undefined, s: S | null | u
   if (axis === null) return { x: reshape(array, [array.size], stream), axis: 0, stream };
   return { x: array, axis: normalizeAxis(op, typeof axis === "number" ? axis : -1, array.ndim), stream };
 }
-function sorted(apply: typeof sortOp, { x, axis, stream }: ReturnType<typeof along>): MxArray {
+/** Indices that sort complex numbers along an axis: by their real parts, then by their imaginary ones, and what has a NaN last. Each key keeps the order of the one before. */
+function complexOrder({ x, axis, stream }: ReturnType<typeof along>): MxArray {
+  let order = argsort(imag(x, stream), axis, stream);
+  for (const key of [real(x, stream), isnan(x, stream)]) order = gatherAlong(order, argsort(gatherAlong(key, order, axis, stream), axis, stream), axis, stream);
+  return order;
+}
+function sorted(apply: typeof sortOp, target: ReturnType<typeof along>): MxArray {
+  const { x, axis, stream } = target;
+  if (x.dtype.kind === "complex" && x.size > 0) {
+    const order = complexOrder(target);
+    return apply === argsortOp ? order : gatherAlong(x, order, axis, stream);
+  }
   const last = x.ndim - 1;
   if (axis === last) return apply([x], {}, stream)[0] as MxArray;
   return moveaxis(apply([moveaxis(x, axis, last, stream)], {}, stream)[0] as MxArray, last, axis, stream);
 }
 
-/** Sorted copy in ascending order along an axis (default the last; `null`: of the flattened array). NaN goes to the end. */
-export const sort = (a: ArrayLike, axis?: Axis, s?: S | null): MxArray => sorted(sortOp, along("sort", a, axis, s));
+/** Sorted copy in ascending order along an axis (default the last; `null`: of the flattened array). NaN goes to the end; complex numbers are ordered by real, then imaginary parts. */
+export const sort = (a: ArrayLike, axis?: Axis, s?: S | null): MxArray => within(() => sorted(sortOp, along("sort", a, axis, s)));
 /** Indices (uint32) that sort along an axis (default the last; `null`: of the flattened array). Equal values keep their order; NaN goes to the end. */
-export const argsort = (a: ArrayLike, axis?: Axis, s?: S | null): MxArray => sorted(argsortOp, along("argsort", a, axis, s));
+export const argsort = (a: ArrayLike, axis?: Axis, s?: S | null): MxArray => within(() => sorted(argsortOp, along("argsort", a, axis, s)));
 
 function requireKth(op: string, kth: number, { x, axis }: ReturnType<typeof along>): void {
   const n = x.desc.shape[axis] as number;
@@ -106,21 +114,27 @@ function requireKth(op: string, kth: number, { x, axis }: ReturnType<typeof alon
 }
 /** Copy in which the element at `kth` along an axis is where sorting puts it, none before it is greater and none behind it is less. It is sorted altogether. */
 export function partition(a: ArrayLike, kth: number, axis?: Axis, s?: S | null): MxArray {
-  const target = along("partition", a, axis, s);
-  requireKth("partition", kth, target);
-  return sorted(sortOp, target);
+  return within(() => {
+    const target = along("partition", a, axis, s);
+    requireKth("partition", kth, target);
+    return sorted(sortOp, target);
+  });
 }
 /** Indices (uint32) that partition along an axis, as `partition` does. They sort it altogether. */
 export function argpartition(a: ArrayLike, kth: number, axis?: Axis, s?: S | null): MxArray {
-  const target = along("argpartition", a, axis, s);
-  requireKth("argpartition", kth, target);
-  return sorted(argsortOp, target);
+  return within(() => {
+    const target = along("argpartition", a, axis, s);
+    requireKth("argpartition", kth, target);
+    return sorted(argsortOp, target);
+  });
 }
 /** The k largest elements along an axis (default the last; `null`: of the flattened array), in ascending order. */
 export function topk(a: ArrayLike, k: number, axis?: Axis, s?: S | null): MxArray {
-  const target = along("topk", a, axis, s);
-  const n = target.x.desc.shape[target.axis] as number;
-  if (!Number.isInteger(k) || k < 0 || k > n) throw opError("topk", `k must be between 0 and the size of axis ${target.axis}, got ${k} for shape ${formatShape(target.x.shape)}`);
-  if (k === n) return new MxArray(target.x.desc);
-  return sliceAxis(sorted(sortOp, target), target.axis, n - k, n, target.stream);
+  return within(() => {
+    const target = along("topk", a, axis, s);
+    const n = target.x.desc.shape[target.axis] as number;
+    if (!Number.isInteger(k) || k < 0 || k > n) throw opError("topk", `k must be between 0 and the size of axis ${target.axis}, got ${k} for shape ${formatShape(target.x.shape)}`);
+    if (k === n) return new MxArray(target.x.desc);
+    return sliceAxis(sorted(sortOp, target), target.axis, n - k, n, target.stream);
+  });
 }

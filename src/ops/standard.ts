@@ -1,10 +1,14 @@
 /** Functions of the Python array API and of NumPy that are made of other ops, and MLX's second names. */
-import { MxArray } from "../core/array.ts";
+import { type Aval, MxArray } from "../core/array.ts";
 import { isStreamOrDevice, type StreamOrDevice } from "../core/device.ts";
 import { type Dtype, bool, float32, int32, promote, toInexact, uint32 } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
+import { tidy } from "../core/memory.ts";
+import { defineOp } from "../core/op.ts";
+import { noRule } from "../core/rules.ts";
 import { formatShape, normalizeAxes, normalizeAxis, reducedShape } from "../core/shape.ts";
 import { add, multiply, subtract } from "./binary.ts";
+import { conj } from "./complex.ts";
 import { less, logicalAnd, logicalOr, notEqual } from "./compare.ts";
 import { type ArrayLike, type AxisArgument, fromNumbers, reductionArgs, requireDtype, streamArg, toArray } from "./convert.ts";
 import { full } from "./creation.ts";
@@ -99,20 +103,31 @@ export function unstack(a: ArrayLike, axis?: number | S, s?: S): MxArray[] {
   const stream = s ?? (isStreamOrDevice(axis) ? axis : undefined);
   const at = normalizeAxis("unstack", typeof axis === "number" ? axis : 0, x.ndim);
   const n = x.desc.shape[at] as number;
-  return n === 0 ? [] : split(x, n, at, stream).map((part) => within(() => squeeze(part, at, stream)));
+  return n === 0 ? [] : tidy(() => split(x, n, at, stream).map((part) => squeeze(part, at, stream)));
 }
 
-/** Sum of products along one axis (default the last) of two arrays that broadcast. Real types only. */
+/** Sum of products along one axis (default the last) of two arrays that broadcast; of complex arrays the first is conjugated. */
 export function vecdot(a: ArrayLike, b: ArrayLike, axis?: number | S, s?: S): MxArray {
   const [x, y] = [toArray(a), toArray(b)];
   const stream = s ?? (isStreamOrDevice(axis) ? axis : undefined);
   const given = typeof axis === "number" ? axis : -1;
   if (x.ndim === 0 || y.ndim === 0) throw opError("vecdot", `inputs must have at least one dimension, got ${formatShape(x.desc.shape)} and ${formatShape(y.desc.shape)}`);
-  if (promote(x.dtype, y.dtype).kind === "complex") throw opError("vecdot", `complex arrays are not supported, got ${x.dtype} and ${y.dtype}`);
   const [p, q] = [normalizeAxis("vecdot", given, x.ndim), normalizeAxis("vecdot", given, y.ndim)];
   if (p !== q || x.desc.shape[p] !== y.desc.shape[q]) throw opError("vecdot", `both arrays must have the same size along the axis, got ${formatShape(x.desc.shape)} and ${formatShape(y.desc.shape)} with axis ${given}`);
-  return within(() => sum(multiply(x, y, stream), p, false, stream));
+  return within(() => sum(multiply(x.dtype.kind === "complex" ? conj(x, stream) : x, y, stream), p, false, stream));
 }
+
+/** The sorted sequence itself, which all elements of a batch share. */
+const sequenceOp = defineOp({
+  name: "searchsorted",
+  infer: ([a]) => [{ shape: (a as Aval).shape, dtype: (a as Aval).dtype }],
+  view: (a) => ({ strides: a.strides, offset: a.offset }),
+  reference: ([a]) => [a as Float64Array],
+  vjp: "zero",
+  jvp: "zero",
+  vmap: noRule("the sorted sequence can not be batched"),
+  kernels: [],
+});
 
 /**
  * Where values would be inserted into a sorted 1-D sequence to keep it sorted: for each value the number of elements below it (`side` "left", the default) or
@@ -128,7 +143,7 @@ export function searchsorted(sortedSequence: ArrayLike, values: ArrayLike, side?
   if (dtype.kind === "complex") throw opError("searchsorted", `complex arrays are not supported, got ${a.dtype} and ${b.dtype}`);
   const size = a.size;
   return within(() => {
-    const [sequence, v] = [castTo(a, dtype, stream), castTo(b, dtype, stream)];
+    const [sequence, v] = [sequenceOp([castTo(a, dtype, stream)], {}, stream)[0] as MxArray, castTo(b, dtype, stream)];
     let count = full(v.desc.shape, 0, uint32, stream);
     const below = (x: MxArray, y: MxArray): MxArray => (dtype.isFloat ? logicalOr(less(x, y, stream), logicalAnd(isnan(y, stream), logicalNot(isnan(x, stream), stream), stream), stream) : less(x, y, stream));
     // Bisection from the largest power of two on: the count grows by a step when the element that far is still below.

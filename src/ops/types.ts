@@ -80,4 +80,7 @@ export function isdtype(dtype: Dtype, kind: Dtype | string | readonly (Dtype | s
 }
 
 /** The shape that shapes broadcast to: sizes are aligned at the end, and a size of 1 stretches. Throws when sizes differ otherwise. */
-export const broadcastShapes = (...shapes: readonly (readonly number[])[]): number[] => broadcast("broadcastShapes", ...shapes);
+export function broadcastShapes(...shapes: readonly (readonly number[])[]): number[] {
+  if (shapes.length === 0) throw opError("broadcastShapes", "at least one shape is required, got none");
+  return broadcast("broadcastShapes", ...shapes);
+}

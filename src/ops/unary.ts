@@ -6,6 +6,7 @@ import { opError } from "../core/error.ts";
 import type { Expr, MathOp, Value } from "../core/expr.ts";
 import { defineOp } from "../core/op.ts";
 import { add, divide, multiply, subtract } from "./binary.ts";
+import { conjugate } from "./complex.ts";
 import { type ArrayLike, toArray } from "./convert.ts";
 import { unaryForms } from "./complex-forms.ts";
 import { type Unary, type UnaryComplexForm, unary } from "./elementwise.ts";
@@ -23,7 +24,7 @@ const like = (e: Expr, x: Value, value: number): Value => e.like(x, value);
 const oneOrZero = (e: Expr, condition: Value, x: Value): Value => e.select(condition, like(e, x, 1), like(e, x, 0));
 
 /** Absolute value; same dtype. */
-export const abs = unary("abs", { expr: (e, x) => e.abs(x), reference: Math.abs, derivative: (x) => sign(x), complex: unaryForms.abs });
+export const abs = unary("abs", { expr: (e, x) => e.abs(x), reference: Math.abs, derivative: (x) => conjugate(sign(x)), complex: unaryForms.abs });
 /** -a; same dtype, not for bool. Unsigned integers wrap. */
 export const negative = unary("negative", { result: "number", expr: (e, x) => e.neg(x), reference: (x) => -x, derivative: () => -1, complex: unaryForms.negative });
 /** -1, 0 or 1 with the sign of the element (0 for NaN); same dtype. */
@@ -75,7 +76,7 @@ export const tanh = math("tanh", "tanh", Math.tanh, (_x, y) => subtract(1, squar
 /** Inverse hyperbolic sine. */
 export const arcsinh = math("arcsinh", "asinh", Math.asinh, (x) => rsqrt(add(square(x), 1)));
 /** Inverse hyperbolic cosine; NaN below 1. */
-export const arccosh = math("arccosh", "acosh", Math.acosh, (x) => rsqrt(subtract(square(x), 1)));
+export const arccosh = math("arccosh", "acosh", Math.acosh, (x) => (x.dtype.kind === "complex" ? reciprocal(multiply(sqrt(subtract(x, 1)), sqrt(add(x, 1)))) : rsqrt(subtract(square(x), 1))));
 /** Inverse hyperbolic tangent; NaN outside -1 .. 1. */
 export const arctanh = math("arctanh", "atanh", Math.atanh, (x) => reciprocal(subtract(1, square(x))));
 /** Error function. */
@@ -139,17 +140,19 @@ export const isfinite = unary("isfinite", {
   reference: (x) => Number(Number.isFinite(x)),
   complex: unaryForms.isfinite,
 });
-/** True where the element is positive infinity. */
+/** True where the element is positive infinity; complex numbers: where the real part is and the imaginary part is 0. */
 export const isposinf = unary("isposinf", {
   result: "bool",
   expr: (e, x) => (isFloat(x) ? e.eq(x, like(e, x, infinity)) : e.const("bool", false)),
   reference: (x) => Number(x === infinity),
+  complex: unaryForms.isposinf,
 });
-/** True where the element is negative infinity. */
+/** True where the element is negative infinity; complex numbers: where the real part is and the imaginary part is 0. */
 export const isneginf = unary("isneginf", {
   result: "bool",
   expr: (e, x) => (isFloat(x) ? e.eq(x, like(e, x, -infinity)) : e.const("bool", false)),
   reference: (x) => Number(x === -infinity),
+  complex: unaryForms.isneginf,
 });
 /** True where the element is 0 or false. */
 export const logicalNot = unary("logicalNot", { result: "bool", expr: (e, x) => e.eq(x, like(e, x, 0)), reference: (x) => Number(x === 0), complex: unaryForms.logicalNot });
