@@ -1,6 +1,10 @@
 import { defineConfig } from "vitest/config";
 
+const source = (file: string): string => new URL(`../src/${file}`, import.meta.url).pathname;
+
 export default defineConfig({
+  // Examples import the package by its name; here, as in tsconfig.json, that is the sources.
+  resolve: { alias: [{ find: /^mlx-vk$/, replacement: source("index.ts") }, { find: /^mlx-vk\/llm$/, replacement: source("llm/index.ts") }] },
   test: {
     root: new URL("..", import.meta.url).pathname,
     include: ["test/**/*.test.ts"],
