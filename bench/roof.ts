@@ -3,7 +3,10 @@ import asc from "assemblyscript/asc";
 import type { Aval, MxArray, View } from "../src/core/array.ts";
 import { float32 } from "../src/core/dtype.ts";
 import { defineOp, input, output } from "../src/core/op.ts";
+import { noRule } from "../src/core/rules.ts";
 import { core as mx } from "../src/index.ts";
+
+const none = noRule("an op of a benchmark");
 
 /** Bytes of one unit of work. */
 const chunk = 256 << 10;
@@ -64,6 +67,9 @@ function roofOp(name: string, bytes: Uint8Array, units: (x: View) => number, inf
     reference: () => {
       throw new Error(`bench ${name} has no oracle`);
     },
+    vjp: none,
+    jvp: none,
+    vmap: none,
     kernels: [
       {
         name: `wasm/bench/${name}`,

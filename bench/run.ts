@@ -1,6 +1,7 @@
 /**
  * npm run bench [-- filter ...] [--list] [--samples 15]: measures the roofs of the machine, then every kernel and model whose name contains a filter. Each
  * case is checked against a reference first, then timed. Results go to bench/results as JSON; bench/compare.ts compares two of them.
+ * npm run bench -- ops [filter ...]: our ops beside those of MLX and jax-js (bench/ops).
  * npm run bench -- gpu [filter ...]: the same for the GPU: kernels alone (bench/gpu), then a model (bench/models/gpu.ts).
  */
 import { spawnSync } from "node:child_process";
@@ -138,6 +139,11 @@ function gpuResults(wanted: readonly string[]): Result[] {
 }
 
 async function main(): Promise<void> {
+  if (filters[0] === "ops") {
+    const { status } = spawnSync(process.execPath, ["--import", "tsx", join(import.meta.dirname, "ops/run.ts"), ...filters.slice(1), ...(options.list ? ["--list"] : [])], { stdio: "inherit" });
+    process.exitCode = status ?? 1;
+    return;
+  }
   if (filters[0] === "gpu") {
     if (options.list) spawnSync(process.execPath, ["--import", "tsx", join(import.meta.dirname, "gpu/run.ts"), ...filters.slice(1), "--list"], { stdio: "inherit" });
     else console.log(writeReport("gpu", { machine: machine(), results: gpuResults(filters.slice(1)) }));

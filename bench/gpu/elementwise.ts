@@ -4,7 +4,10 @@ import { type Dtype, bfloat16, float32, roundTo, uint8 } from "../../src/core/dt
 import { type Value, expr as e } from "../../src/core/expr.ts";
 import type { GpuKernel } from "../../src/core/gpu.ts";
 import { defineOp } from "../../src/core/op.ts";
+import { noRule } from "../../src/core/rules.ts";
 import type { GpuCase, GpuInput } from "./harness.ts";
+
+const none = noRule("an op of a benchmark");
 
 interface Formula {
   readonly name: string;
@@ -55,6 +58,9 @@ function caseOf(f: Formula, small: Formula): GpuCase {
     infer: (_, { shape }) => [{ shape: shape.slice(), dtype: f.out }],
     // The elements come row-major, whatever the strides.
     reference: (xs, avals, { shape }) => [Float64Array.from({ length: sizeOf(shape) }, (_, i) => f.number(...xs.map((x, k) => x[placeOf(avals[k] as GpuInput, shape, i)] as number)))],
+    vjp: none,
+    jvp: none,
+    vmap: none,
     kernels: [],
     gpu: [kernel],
   });

@@ -10,7 +10,7 @@ import { DeviceMemory } from "../../src/backend/vulkan/memory.ts";
 import { Pipelines, cacheFile, readCache } from "../../src/backend/vulkan/pipelines.ts";
 import type { View } from "../../src/core/array.ts";
 import { type Dtype, bitsArray, fromBfloat16Bits, fromFloat16Bits, toBfloat16Bits, toFloat16Bits } from "../../src/core/dtype.ts";
-import type { GpuDevice, GpuKernel, GpuLaunch } from "../../src/core/gpu.ts";
+import { type GpuDevice, type GpuKernel, type GpuLaunch, missingFeature } from "../../src/core/gpu.ts";
 import { type Op, ops } from "../../src/core/op.ts";
 import { isContiguous, rowStrides, sizeOf } from "../../src/core/shape.ts";
 import { type Summary, summarize } from "../harness.ts";
@@ -192,7 +192,7 @@ export function openKernels(d: BenchDevice, c: GpuCase): { kernels: GpuKernel[];
   const refusals: string[] = [];
   for (const k of op.gpu ?? []) {
     if (wanted && !wanted.has(k.name)) continue;
-    const missing = k.gate?.needs?.find((f) => !d.gpu.features[f]);
+    const missing = missingFeature(k.gate, views, d.gpu.features);
     const why = missing === undefined ? k.gate?.refuse?.(views, c.params, outputs, d.gpu) : `cannot: needs ${missing}`;
     // Kernels asked for by name run although they are slow.
     if (why !== undefined && !(wanted && why.startsWith("slower:"))) refusals.push(`${k.name}: ${why}`);

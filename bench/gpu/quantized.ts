@@ -1,7 +1,8 @@
 /** Quantized products as decoding meets them: every matrix of Qwen3-0.6B and 4B, rows shared by several tokens, experts, packing and unpacking. */
-import { type Dtype, bfloat16, float32, uint32 } from "../../src/core/dtype.ts";
+import { type Dtype, bfloat16, float32, uint32, uint8 } from "../../src/core/dtype.ts";
 import type { GpuKernel } from "../../src/core/gpu.ts";
 import { type QmvShape, gpuQmv, launchQmv } from "../../src/ops/quantized-gpu.ts";
+import { type FloatMode, modeDefaults } from "../../src/ops/quantized-float.ts";
 import type { ProductParams } from "../../src/ops/quantized-launch.ts";
 import type { GpuCase, GpuInput } from "./harness.ts";
 
@@ -109,6 +110,19 @@ function experts(M: number): GpuCase {
   };
 }
 
+/** Products with matrices of small floats: codes below the largest ones, scales around 1. */
+function smallProduct(mode: FloatMode, M: number, N: number, K: number): GpuCase {
+  const { groupSize, bits } = modeDefaults[mode];
+  const inputs = (rows: number): GpuInput[] => [
+    { dtype: bfloat16, shape: [M, K] }, { dtype: uint32, shape: [rows, (K * bits) / 32], range: [0, 0x70000000], cold: true },
+    { dtype: uint8, shape: [rows, K / groupSize], range: mode === "nvfp4" ? [0x28, 0x40] : mode === "mxfp8" ? [117, 121] : [124, 128], cold: true },
+  ];
+  return {
+    name: `${mode} M=${M} N=${N} K=${K}`, op: "quantizedMatmul", inputs: inputs(N), params: { transpose: true, groupSize, bits, mode },
+    bytes: (N * K * bits) / 8 + (N * K) / groupSize + 2 * M * (N + K), flops: 2 * M * N * K, check: { inputs: inputs(37) }, tolerance: { relative: 2 ** -7, absolute: 0.5 },
+  };
+}
+
 const packing = (dtype: Dtype, bits: number): GpuCase[] => {
   const [rows, length, groupSize] = [4096, 4096, 64];
   const bytes = rows * length * (dtype.size + bits / 8 + (2 * dtype.size) / groupSize);
@@ -127,6 +141,7 @@ export const cases: readonly GpuCase[] = [
   ...[2, 3, 5, 6, 8].map((bits) => product({ what: "bits", N: 151936, K: 1024, bits, groupSize: 64 })),
   ...[1, 4].flatMap((M) => [product({ what: "plain", M, N: 3072, K: 1024, transpose: false }), product({ what: "plain", M, N: 1024, K: 3072, transpose: false })]),
   ...[1, 4].map(experts),
+  ...(["mxfp4", "nvfp4", "mxfp8"] as const).flatMap((mode) => [1, 4, 512].map((M) => smallProduct(mode, M, 3072, 1024))),
   ...packing(bfloat16, 4),
   ...packing(float32, 8),
   ...packing(bfloat16, 3),

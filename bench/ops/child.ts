@@ -1,0 +1,18 @@
+/** A process of bench/ops. Argument: which library. The peers lie in bench/peers/node_modules. */
+import { createRequire } from "node:module";
+import { pathToFileURL } from "node:url";
+import { join } from "node:path";
+import { learningRate } from "./cases.ts";
+import { serve } from "./engine.ts";
+import { jaxEngine } from "./jax.ts";
+import { mlxEngine } from "./mlx.ts";
+
+const peer = (name: string): string => pathToFileURL(createRequire(join(import.meta.dirname, "../peers/package.json")).resolve(name)).href;
+type Library = Parameters<typeof mlxEngine>[0];
+
+const [which, threads] = process.argv.slice(2);
+if (which === "mlx-vk") await serve(async () => mlxEngine(await import("../../src/index.ts"), learningRate, true));
+else if (which === "@frost-beta/mlx") {
+  // Its compile needs a C++ compiler when it runs, and is no faster on a CPU; so it works as its own examples do.
+  await serve(async () => mlxEngine(((await import(peer(which))) as { default: Library }).default, learningRate, false));
+} else await serve(() => jaxEngine(peer("@jax-js/jax"), Number(threads), learningRate));
