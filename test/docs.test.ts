@@ -2,6 +2,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { expect, it, test } from "vitest";
 import { flags } from "../src/core/env.ts";
+import type { GpuGate } from "../src/core/gpu.ts";
 import { type Op, ops } from "../src/core/op.ts";
 import "../src/mx.ts";
 
@@ -38,13 +39,19 @@ const standIns = new Set(["placeholder", "custom", "tracer"]);
 const all = [...ops.values()].filter((op) => !standIns.has(op.name));
 const namesOf = (way: Way): string[] => all.filter((op) => wayOf(op) === way).map((op) => op.name).sort();
 
+/** Features that a gate demands: always, and by the dtype of the first input. */
+function featuresOf(gate: GpuGate | undefined): string {
+  const byList = new Map<string, string[]>();
+  for (const [dtype, list] of Object.entries(gate?.typeNeeds ?? {})) byList.set(list.join(", "), [...(byList.get(list.join(", ")) ?? []), dtype]);
+  return [(gate?.needs ?? []).join(", "), ...[...byList].map(([list, dtypes]) => `${dtypes.join(", ")}: ${list}`)].filter((part) => part !== "").join("; ");
+}
 function kernelTable(): string {
   const rows = namesOf("kernels").flatMap((name) =>
     (ops.get(name)?.gpu ?? []).map((k) => {
       const env = k.gate?.env;
       const switches = env === undefined ? [] : typeof env === "string" ? [env] : env;
       const otherwise = ops.get(name)?.composite ? "definition" : "CPU";
-      return `| ${name} | \`${k.name}\` | ${(k.gate?.needs ?? []).join(", ")} | ${switches.map((s) => `\`${s}\``).join(", ")} | ${otherwise} |`;
+      return `| ${name} | \`${k.name}\` | ${featuresOf(k.gate)} | ${switches.map((s) => `\`${s}\``).join(", ")} | ${otherwise} |`;
     }),
   );
   const list = (way: Way): string => namesOf(way).map((n) => `\`${n}\``).join(" ");
@@ -52,6 +59,7 @@ function kernelTable(): string {
     "| op | kernel | device features | switch | when no kernel is open |", "|---|---|---|---|---|", ...rows, "",
     `**Generated** (elementwise, fused and compiled at run time): ${list("generated")}`, "",
     `**Views** (no work, or a copy): ${list("view")}`, "",
+    `**By their definition** (other ops): ${list("composite")}`, "",
     `**On the CPU** (with a copy to the host and back; an error with \`MLX_STRICT=1\`): ${list("cpu")}`,
   ].join("\n");
 }
@@ -59,7 +67,7 @@ function kernelTable(): string {
 it("the table of GPU kernels in shaders/README.md is that of the op records", () => checkTable(shaders, "kernels", kernelTable()));
 
 test("every op is in one of the lists, and the ones that the README says run on the CPU do", () => {
-  expect((["kernels", "generated", "view", "cpu"] as const).flatMap(namesOf).sort()).toEqual(all.map((op) => op.name).sort());
+  expect((["kernels", "generated", "view", "composite", "cpu"] as const).flatMap(namesOf).sort()).toEqual(all.map((op) => op.name).sort());
   expect(readFileSync(readme, "utf8")).toContain("`mx.fft`, `mx.linalg` and convolutions run on the CPU");
   expect(namesOf("cpu")).toEqual(["cholesky", "convolution", "eig", "eigh", "fft", "lu", "qr", "solve", "svd"]);
 });
