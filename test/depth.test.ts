@@ -66,6 +66,13 @@ describe("a loop without eval", () => {
     expect({ ...on, early: 0, later: 0 }).toEqual({ ...off, early: 0, later: 0 });
     expect([off.trained, off.updates]).toEqual([17, 8]);
   }, 120_000);
+  it("a scope computes nothing early: it closes its handles before its results are asked for", () => {
+    const got = run<Loop & { dispatched: number }>(["scope", "2000", "25000"], { MLX_FLUSH_BYTES: String(budget) });
+    expect(got.flushes).toBe(0);
+    // 200 MB in all; each op once.
+    expect(got.dispatched).toBe(2000);
+    expect(got.peak).toBeLessThan(budget);
+  }, 120_000);
   it("gives the same bits with the budget off", () => {
     const [on, off] = ["200000", "0"].map((bytes) => run<Loop>(["loop", "3000", "999"], { MLX_FLUSH_BYTES: bytes })) as [Loop, Loop];
     expect(on.flushes).toBeGreaterThan(20);

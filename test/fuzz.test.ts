@@ -6,11 +6,13 @@
 import { describe, expect, it } from "vitest";
 import { core as mx } from "../src/index.ts";
 import { randomSource } from "./helpers/check.ts";
+import { chooseTestDevice } from "./helpers/gpu-scheduler.ts";
 import { type Plain, plain } from "./helpers/plain.ts";
+import { skipReason } from "./helpers/vulkan.ts";
 
 const programs = Number(process.env["MLX_FUZZ"] ?? 40);
 const first = Number(process.env["MLX_FUZZ_SEED"] ?? 1);
-const gpu = mx.isAvailable(mx.gpu);
+chooseTestDevice();
 
 /** An array of the program and what it must hold. */
 interface Value {
@@ -231,5 +233,5 @@ function run(seed: number, streams: Program["streams"]): void {
 describe("random programs", () => {
   const some = Array.from({ length: programs }, (_, i) => first + i);
   it.each(some)("on the default device, seed %d", (seed) => run(seed, [undefined]));
-  if (gpu || process.env["MLX_REQUIRE"] === "vulkan") it.each(some)("on both devices in turns, seed %d", (seed) => run(seed + 1000, [mx.cpu, mx.gpu]));
+  it.skipIf(skipReason).each(some)("on both devices in turns, seed %d", (seed) => run(seed + 1000, [mx.cpu, mx.gpu]));
 });

@@ -6,6 +6,8 @@ import { core as mx } from "../src/index.ts";
 import { setTracer } from "../src/schedule/run.ts";
 import { build, randomSource, tensor } from "./helpers/check.ts";
 
+// Both are ways of the CPU.
+mx.setDefaultDevice("cpu");
 afterEach(() => {
   delete process.env["MLX_DISABLE"];
   setTracer(undefined);

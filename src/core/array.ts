@@ -166,6 +166,7 @@ export const getWrappersCount = (): number => wrappers;
 /** Open scopes of `tidy`, innermost last. Each collects the handles made inside it. */
 const scopes: MxArray[][] = [];
 export const openScope = (): number => scopes.push([]);
+export const inScope = (): boolean => scopes.length > 0;
 /** Ends the innermost scope: handles in `keep` pass to the scope around it, all others are closed. */
 export function closeScope(keep: ReadonlySet<MxArray>): void {
   const made = scopes.pop() ?? [];

@@ -1,6 +1,6 @@
 /** The op record, kernels as data, and `apply`, which adds a node to the lazy graph. */
 import type { Aval, View } from "./array.ts";
-import { ArrayDesc, MxArray } from "./array.ts";
+import { ArrayDesc, MxArray, inScope } from "./array.ts";
 import { type Stream, type StreamOrDevice, toStream } from "./device.ts";
 import type { Expr, Value } from "./expr.ts";
 import type { GpuKernel } from "./gpu.ts";
@@ -202,7 +202,8 @@ export function defineOp<P extends object>(op: Op<P>): Apply<P> {
     }
     for (let i = 0; i < descs.length; i++) (descs[i] as ArrayDesc).consumers++;
     recordNode(node as unknown as Node);
-    if (pending > flushBytes && made >= nextFlush && !lasting) flusher?.(node as unknown as Node);
+    // A scope closes its handles before its results are computed, so nothing between is held then.
+    if (pending > flushBytes && made >= nextFlush && !lasting && !inScope()) flusher?.(node as unknown as Node);
     return handles;
   };
   const applied = Object.assign(apply, { op });

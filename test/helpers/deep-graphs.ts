@@ -1,7 +1,7 @@
 /**
  * Very deep graphs, and a long loop without `eval`, in a process of their own: prints a line of JSON with what they gave and took. Run with `--expose-gc`.
  *
- *   deep-graphs.ts chain NODES | transforms NODES | loop OPS SIZE | kept SIZE
+ *   deep-graphs.ts chain NODES | transforms NODES | loop OPS SIZE | scope OPS SIZE | kept SIZE
  */
 import { core as mx } from "../../src/index.ts";
 import { addTracer, stats } from "../../src/schedule/run.ts";
@@ -66,6 +66,26 @@ function loop(ops: number, size: number): object {
   return { results, flushes, peak: mx.getPeakMemory() };
 }
 
+/** The loop inside of `tidy`. */
+function scope(ops: number, size: number): object {
+  let dispatched = 0;
+  const x = mx.multiply(mx.ones([size]), mx.array(0.5));
+  mx.eval(x);
+  const y = mx.tidy(() => {
+    let t = x;
+    // Not elementwise, so that each op is a kernel of its own.
+    for (let i = 0; i < ops; i++) t = mx.cumsum(t);
+    return t;
+  });
+  const flushes = stats.flushes;
+  const stop = addTracer({ recorded: (node) => {
+    dispatched += Number(node.op.name === "cumsum");
+  } });
+  mx.eval(y);
+  stop();
+  return { results: [], flushes, dispatched, peak: mx.getPeakMemory() };
+}
+
 /** What must not be computed twice: gradients and their forward pass, and the state of a cache; sizes are such that many flushes happen. */
 function kept(size: number): object {
   let products = 0;
@@ -94,5 +114,5 @@ function kept(size: number): object {
   return { early, later, trained, updates, results: [...next, ...state].map((a) => value(mx.sum(a))), cache: value(mx.sum(cache)) };
 }
 
-const run = { chain: () => chains(Number(first)), transforms: () => transforms(Number(first)), loop: () => loop(Number(first), Number(second)), kept: () => kept(Number(first)) }[task as "chain"];
+const run = { chain: () => chains(Number(first)), transforms: () => transforms(Number(first)), loop: () => loop(Number(first), Number(second)), scope: () => scope(Number(first), Number(second)), kept: () => kept(Number(first)) }[task as "chain"];
 console.log(JSON.stringify(await run()));
