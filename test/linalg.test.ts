@@ -188,6 +188,143 @@ describe("Hermitian matrices", () => {
   });
 });
 
+describe("complex matrices", () => {
+  type Matrices = ReturnType<typeof mx.array>;
+  type Pair = readonly [re: number, im: number];
+  const c = mx.Complex;
+  const random = (...shape: number[]): Matrices => mx.random.normal(shape, mx.complex64, undefined, undefined, mx.random.key(shape.reduce((a, b) => 31 * a + b, 7)));
+  const complex = (a: Matrices): Matrices => mx.astype(a, mx.complex64);
+  const times = ([a, b]: Pair, [x, y]: Pair): Pair => [a * x - b * y, a * y + b * x];
+  const adjoint = (a: Pair[][], columns: number): Pair[][] => Array.from({ length: columns }, (_, j) => a.map((row) => [(row[j] as Pair)[0], -(row[j] as Pair)[1]]));
+  /** Products in float64. */
+  const product = (a: Pair[][], b: Pair[][]): Pair[][] =>
+    a.map((row) =>
+      (b[0] ?? []).map((_, j) =>
+        row.reduce<Pair>(
+          (sum, x, k) => {
+            const [re, im] = times(x, (b[k] as Pair[])[j] as Pair);
+            return [sum[0] + re, sum[1] + im];
+          },
+          [0, 0],
+        ),
+      ),
+    );
+  /** The matrices (..., m, n) of an array, real or complex, in float64. */
+  function matrices(a: Matrices): Pair[][][] {
+    const [m, n] = a.shape.slice(-2) as [number, number];
+    const values = valuesOf(mx.astype(a, mx.complex64).desc);
+    return Array.from({ length: a.size / (m * n) }, (_, g) =>
+      Array.from({ length: m }, (_x, i) => Array.from({ length: n }, (_y, j): Pair => [values[2 * ((g * m + i) * n + j)] as number, values[2 * ((g * m + i) * n + j) + 1] as number])),
+    );
+  }
+  const size = (a: Pair[][]): number => Math.sqrt(a.flat().reduce((sum, [re, im]) => sum + re * re + im * im, 0));
+  const distance = (a: Pair[][], b: Pair[][]): number => size(a.map((row, i) => row.map(([re, im], j): Pair => [re - ((b[i] as Pair[])[j] as Pair)[0], im - ((b[i] as Pair[])[j] as Pair)[1]])));
+  const unit = (n: number): Pair[][] => Array.from({ length: n }, (_, i) => Array.from({ length: n }, (_x, j): Pair => [Number(i === j), 0]));
+  /** Rounding of float32 in n^2 elements of three factors. */
+  const bound = (n: number): number => 2 ** -24 * 6 * (n + 1);
+
+  function checkSvd(a: Matrices): number[] {
+    const [m, n] = a.shape.slice(-2) as [number, number];
+    const batch = a.shape.slice(0, -2);
+    const k = Math.min(m, n);
+    const [u, s, vh] = linalg.svd(a);
+    expect([u.dtype, s.dtype, vh.dtype]).toEqual([mx.complex64, mx.float32, mx.complex64]);
+    expect([u.shape, s.shape, vh.shape]).toEqual([[...batch, m, m], [...batch, k], [...batch, n, n]]);
+    const values = valuesOf(s.desc);
+    const [us, vs] = [matrices(u), matrices(vh)];
+    matrices(a).forEach((x, g) => {
+      const [left, right] = [us[g] as Pair[][], vs[g] as Pair[][]];
+      const own = [...values.slice(g * k, (g + 1) * k)];
+      expect(own).toEqual([...own].sort((p, q) => q - p));
+      expect(Math.min(...own)).toBeGreaterThanOrEqual(0);
+      const scaled = left.map((row) => own.map((v, j) => times(row[j] as Pair, [v, 0])));
+      expect(distance(product(scaled, right.slice(0, k)), x)).toBeLessThanOrEqual(bound(m + n) * size(x));
+      expect(distance(product(adjoint(left, m), left), unit(m))).toBeLessThan(bound(m + n));
+      expect(distance(product(right, adjoint(right, n)), unit(n))).toBeLessThan(bound(m + n));
+    });
+    expect(linalg.svd(a, false).tolist()).toEqual(s.tolist());
+    return [...values];
+  }
+  it("svd: unitary factors, descending values, and the matrix as their product", () => {
+    for (let n = 1; n <= 12; n++) checkSvd(random(n, n));
+    for (const shape of [[9, 1], [1, 5], [7, 4], [3, 8], [2, 3, 6, 4], [2, 2, 5]]) checkSvd(random(...shape));
+    checkSvd(mx.swapaxes(random(2, 3, 5), -1, -2));
+    checkSvd(mx.multiply(random(5, 3), 1e-30));
+  });
+  it("svd of matrices with equal, zero or missing singular values", () => {
+    expect(checkSvd(mx.zeros([3, 5], mx.complex64))).toEqual([0, 0, 0]);
+    const turn = mx.array([c(0, 1)]);
+    for (const a of [complex(mx.eye(4)), mx.multiply(mx.eye(4), turn)]) for (const s of checkSvd(a)) expect(s).toBeCloseTo(1, 6);
+    const low = checkSvd(mx.matmul(random(7, 2), random(2, 5)));
+    expect(Math.max(...low.slice(2))).toBeLessThan(1e-6 * (low[0] as number));
+    close(linalg.svd(mx.array([[c(0, 3), c(0, 0)], [c(0, 0), c(-4, 0)], [c(0, 0), c(0, 0)]]), false), [4, 3], 1e-6);
+    for (const [m, n] of [[5, 0], [0, 5], [0, 0]] as const) {
+      const [u, s, vh] = linalg.svd(mx.zeros([2, m, n], mx.complex64));
+      expect([u.tolist(), s.shape, vh.tolist()]).toEqual([mx.broadcastTo(complex(mx.eye(m)), [2, m, m]).tolist(), [2, 0], mx.broadcastTo(complex(mx.eye(n)), [2, n, n]).tolist()]);
+    }
+  });
+
+  /** Residuals, lengths, and the traces of A, A^2 and A^3, which the values' power sums must be. */
+  function checkEig(a: Matrices): void {
+    const n = a.shape.at(-1) as number;
+    const [w, v] = linalg.eig(a);
+    expect([w.dtype, v.dtype, w.shape, v.shape]).toEqual([mx.complex64, mx.complex64, a.shape.slice(0, -1), a.shape]);
+    const values = matrices(mx.expandDims(w, -2));
+    const vectors = matrices(v);
+    matrices(a).forEach((x, g) => {
+      const [own, columns] = [(values[g] as Pair[][])[0] as Pair[], vectors[g] as Pair[][]];
+      const scaled = columns.map((row) => row.map((y, j) => times(y, own[j] as Pair)));
+      expect(distance(product(x, columns), scaled)).toBeLessThanOrEqual(bound(n) * size(x));
+      for (const row of adjoint(columns, n)) expect(size([row])).toBeCloseTo(1, 6);
+      let [power, powers] = [x, own];
+      for (let p = 1; p <= 3; p++) {
+        const trace = power.reduce<Pair>((sum, row, i) => [sum[0] + (row[i] as Pair)[0], sum[1] + (row[i] as Pair)[1]], [0, 0]);
+        const sum = powers.reduce<Pair>(([re, im], y) => [re + y[0], im + y[1]], [0, 0]);
+        expect(Math.hypot(trace[0] - sum[0], trace[1] - sum[1])).toBeLessThanOrEqual(p * n * bound(n) * size(x) ** p);
+        [power, powers] = [product(power, x), powers.map((y, i) => times(y, own[i] as Pair))];
+      }
+    });
+    expect(linalg.eigvals(a).tolist()).toEqual(w.tolist());
+  }
+  it("eig: residuals, lengths and traces", () => {
+    for (let n = 1; n <= 12; n++) checkEig(random(n, n));
+    checkEig(random(2, 3, 4, 4));
+    checkEig(mx.swapaxes(random(3, 5, 5), -1, -2));
+    const b = random(6, 6);
+    checkEig(mx.add(b, mx.conj(b.T)));
+    // Eigenvalues that the conjugate matrix has as well.
+    checkEig(complex(mx.array([[0, -1, 0], [1, 0, 0], [0, 0, 2]])));
+    checkEig(complex(mx.random.normal([5, 5], mx.float32, 0, 1, mx.random.key(9))));
+  });
+  it("eig of known, repeated and defective eigenvalues", () => {
+    const sorted = (a: Matrices): Pair[] => (matrices(mx.expandDims(linalg.eigvals(a), -2))[0] as Pair[][])[0]?.slice().sort((x, y) => x[0] - y[0] || x[1] - y[1]) as Pair[];
+    const expectValues = (a: Matrices, want: number[], digits: number): void => {
+      sorted(a).flat().forEach((x, i) => {
+        expect(x).toBeCloseTo(want[i] as number, digits);
+      });
+    };
+    expectValues(mx.array([[c(1, 1), c(5, -2), c(0, 3)], [c(0, 0), c(2, -7), c(1, 1)], [c(0, 0), c(0, 0), c(3, 4)]]), [1, 1, 2, -7, 3, 4], 4);
+    expectValues(mx.array([[c(1, 1), c(2, 2)], [c(3, 3), c(4, 4)]]), [(5 - Math.sqrt(33)) / 2, (5 - Math.sqrt(33)) / 2, (5 + Math.sqrt(33)) / 2, (5 + Math.sqrt(33)) / 2], 5);
+    expectValues(complex(mx.eye(3)), [1, 0, 1, 0, 1, 0], 6);
+    checkEig(mx.zeros([3, 3], mx.complex64));
+    const block = mx.array([[c(0, 2), c(1, 0)], [c(0, 0), c(0, 2)]]);
+    checkEig(block);
+    expectValues(block, [0, 2, 0, 2], 6);
+    expect(linalg.eig(mx.zeros([2, 0, 0], mx.complex64)).map((x) => x.shape)).toEqual([[2, 0], [2, 0, 0]]);
+  });
+  it("NaN in gives NaN; batching, and errors", () => {
+    const bad = mx.array([[c(Number.NaN, 0), c(1, 0)], [c(0, 1), c(1, 1)]]);
+    for (const x of [...linalg.svd(bad), ...linalg.eig(bad), linalg.eigvals(bad)]) expect(mx.all(mx.isnan(x)).item()).toBe(true);
+    const a = random(3, 4, 4);
+    expect(mx.vmap((x: Matrices) => linalg.svd(x, false))(a).tolist()).toEqual(linalg.svd(a, false).tolist());
+    expect(mx.vmap((x: Matrices) => linalg.eigvals(x))(a).tolist()).toEqual(linalg.eigvals(a).tolist());
+    for (const f of [linalg.eig, linalg.eigvals]) expect(() => f(mx.zeros([2, 3], mx.complex64))).toThrow("matrices must be square");
+    expect(() => linalg.svd(mx.zeros([2], mx.complex64))).toThrow("[linalg.svd]");
+    expect(() => mx.grad((x: Matrices) => mx.sum(linalg.svd(x, false)))(a)).toThrow("svd");
+    expect(() => mx.grad((x: Matrices) => mx.sum(mx.abs(linalg.eigvals(x))))(a)).toThrow("eig");
+  });
+});
+
 describe("cholesky of a singular matrix", () => {
   it("gives a factor when float32 can not tell the last pivot from 0, and NaN for an indefinite one", () => {
     const root = mx.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]]);

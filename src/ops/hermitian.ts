@@ -23,7 +23,7 @@ import { abs, negative } from "./unary.ts";
 type S = StreamOrDevice | undefined;
 
 /** Half the spacing of float32 at 1: what the matrix is moved by at most. */
-const nudge = 2 ** -25;
+export const nudge = 2 ** -25;
 /** A fixed matrix (n, n), float64, of numbers between -1 and 1 without pattern: symmetric for sign 1, antisymmetric for -1. */
 function noise(n: number, sign: 1 | -1): MxArray {
   const values = new Array<number>(n * n).fill(0);

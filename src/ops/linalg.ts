@@ -10,6 +10,7 @@ import { tidy } from "../core/memory.ts";
 import { broadcastShapes, formatShape, normalizeAxis } from "../core/shape.ts";
 import { add, multiply, remainder, subtract } from "./binary.ts";
 import { equal, greater, less, notEqual } from "./compare.ts";
+import { complexEig, complexSvd } from "./complex-decompositions.ts";
 import { concatenate } from "./concat.ts";
 import { type ArrayLike, streamArg, toArray } from "./convert.ts";
 import { arange, eye, tril, triu, zeros, zerosLike } from "./creation.ts";
@@ -33,6 +34,12 @@ const constant = (value: number, dtype: Dtype): MxArray => new MxArray(ArrayDesc
 function matrices(op: string, a: ArrayLike, square: boolean): MxArray {
   const x = toArray(a);
   requireMatrices(`linalg.${op}`, x.desc, square);
+  return x;
+}
+/** As `matrices`, for functions that take complex64 as well. */
+function complexOrReal(op: string, a: ArrayLike, square: boolean): MxArray {
+  const x = toArray(a);
+  requireMatrices(`linalg.${op}`, x.dtype.kind === "complex" ? { shape: x.desc.shape, dtype: float32 } : x.desc, square);
   return x;
 }
 
@@ -92,7 +99,7 @@ export const qr = (a: ArrayLike, s?: S): [MxArray, MxArray] => qrOp([matrices("q
 
 /**
  * Singular value decomposition [U, S, V^T] of matrices (..., m, n): U (..., m, m), S (..., min(m, n)) in descending order, V^T (..., n, n). With `computeUv` false it returns
- * the array S.
+ * the array S. Of complex64 matrices U is complex64, S float32, and the third result is V^H, the conjugate transpose, complex64.
  */
 export function svd(a: ArrayLike, computeUv?: true | S, s?: S): [MxArray, MxArray, MxArray];
 export function svd(a: ArrayLike, computeUv: false, s?: S): MxArray;
@@ -100,7 +107,8 @@ export function svd(a: ArrayLike, computeUv?: boolean | S, s?: S): MxArray | [Mx
 export function svd(a: ArrayLike, computeUv?: boolean | S, s?: S): MxArray | [MxArray, MxArray, MxArray] {
   const { args, stream } = streamArg([computeUv, s]);
   const vectors = args[0] !== false;
-  const results = svdOp([matrices("svd", a, false)], { vectors }, stream);
+  const x = complexOrReal("svd", a, false);
+  const results = x.dtype.kind === "complex" ? complexSvd(x, vectors, stream ?? undefined) : svdOp([x], { vectors }, stream);
   return vectors ? (results as [MxArray, MxArray, MxArray]) : (results[0] as MxArray);
 }
 
@@ -109,22 +117,23 @@ function symmetric(op: string, a: ArrayLike, uplo: string | S, s: S, vectors: bo
   const { args, stream } = streamArg([uplo, s]);
   const triangle = args[0] ?? "L";
   if (triangle !== "L" && triangle !== "U") throw opError(`linalg.${op}`, `uplo must be "L" or "U", got ${JSON.stringify(triangle)}`);
-  const x = toArray(a);
-  if (x.dtype.kind === "complex") {
-    requireMatrices(`linalg.${op}`, { shape: x.desc.shape, dtype: float32 }, true);
-    return hermitian(x, triangle === "U", vectors, stream ?? undefined);
-  }
-  return eighOp([matrices(op, x, true)], { upper: triangle === "U", vectors }, stream);
+  const x = complexOrReal(op, a, true);
+  if (x.dtype.kind === "complex") return hermitian(x, triangle === "U", vectors, stream ?? undefined);
+  return eighOp([x], { upper: triangle === "U", vectors }, stream);
 }
 /** Eigenvalues (..., n), ascending, and eigenvectors (..., n, n), the columns, of symmetric or complex Hermitian matrices. `uplo` ("L", the default, or "U") names the triangle that is read. */
 export const eigh = (a: ArrayLike, uplo?: string | S, s?: S): [MxArray, MxArray] => symmetric("eigh", a, uplo, s, true) as [MxArray, MxArray];
 /** Eigenvalues (..., n) of symmetric or complex Hermitian matrices, ascending. `uplo` ("L", the default, or "U") names the triangle that is read. */
 export const eigvalsh = (a: ArrayLike, uplo?: string | S, s?: S): MxArray => symmetric("eigvalsh", a, uplo, s, false)[0] as MxArray;
 
-/** Eigenvalues (..., n) and eigenvectors (..., n, n), the columns, of square real matrices; both complex64. Vectors have unit length and a real largest component. The order is not defined. */
-export const eig = (a: ArrayLike, s?: S): [MxArray, MxArray] => eigOp([matrices("eig", a, true)], { vectors: true }, s) as [MxArray, MxArray];
-/** Eigenvalues (..., n) of square real matrices, complex64. The order is not defined. */
-export const eigvals = (a: ArrayLike, s?: S): MxArray => eigOp([matrices("eigvals", a, true)], { vectors: false }, s)[0] as MxArray;
+function general(op: string, a: ArrayLike, vectors: boolean, s: S): MxArray[] {
+  const x = complexOrReal(op, a, true);
+  return x.dtype.kind === "complex" ? complexEig(x, vectors, s ?? undefined) : eigOp([x], { vectors }, s);
+}
+/** Eigenvalues (..., n) and eigenvectors (..., n, n), the columns, of square real or complex matrices; both complex64. Vectors have unit length and a real largest component. The order is not defined. */
+export const eig = (a: ArrayLike, s?: S): [MxArray, MxArray] => general("eig", a, true, s) as [MxArray, MxArray];
+/** Eigenvalues (..., n) of square real or complex matrices, complex64. The order is not defined. */
+export const eigvals = (a: ArrayLike, s?: S): MxArray => general("eigvals", a, false, s)[0] as MxArray;
 
 /**
  * LU factorization [P, L, U] with partial pivoting of matrices (..., m, n): L (..., m, k) has ones on its diagonal, U (..., k, n) is upper triangular, k = min(m, n), and
