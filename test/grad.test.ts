@@ -150,6 +150,23 @@ describe("where the derivative is fixed by definition", () => {
     fails((a, k, v) => a.at(k).add(v), [x, i, u]);
     fails((a, k, v) => mx.putAlongAxis(a, k, v, 0), [x, i, u]);
   });
+  test("products of chosen matrices refuse indices that argsort or argmax makes of an input, but for stopGradient", () => {
+    const w = mx.array([3, 1, 2, 0]);
+    const x = mx.ones([4, 1, 64]);
+    const [codes, scales, biases] = mx.quantize(mx.ones([4, 32, 64])) as [A, A, A];
+    const choose = { argsort: (v: A): A => mx.argsort(v), argmax: (v: A): A => mx.argmax(v).astype(mx.int32) };
+    const products = [(i: A): A => mx.gatherMM(x, mx.ones([4, 64, 3]), i, i), (i: A): A => mx.gatherMM(x, mx.ones([4, 64, 3]), null, i), (i: A): A => mx.gatherQMM(x, codes, scales, biases, null, i)];
+    for (const product of products) {
+      for (const of of Object.values(choose)) {
+        expect(() => mx.grad((v: A) => mx.sum(product(of(v))))(w)).toThrow("there is no derivative by the indices: use stopGradient (stop_gradient in MLX)");
+        expect(mx.grad((v: A) => mx.sum(product(mx.stopGradient(of(v)))))(w).tolist()).toEqual([0, 0, 0, 0]);
+        // Nothing of the product flows into the loss.
+        expect(mx.grad((v: A) => mx.add(mx.sum(v), mx.stopGradient(mx.sum(product(of(v))))))(w).tolist()).toEqual([1, 1, 1, 1]);
+        // The indices depend on something else.
+        expect(mx.grad((v: A) => mx.multiply(mx.sum(v), mx.sum(product(of(w)))))(w).size).toBe(4);
+      }
+    }
+  });
   test("integers have integer derivatives, truth values none", () => {
     const n = mx.array([2, 3, 4], mx.int32);
     const g = mx.grad((a: A) => mx.sum(mx.multiply(a, a)))(n);

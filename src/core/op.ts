@@ -31,6 +31,8 @@ export interface Op<P extends object = object> {
   readonly invariant?: (inputs: readonly Float64Array[], avals: readonly Aval[], outputs: readonly Float64Array[]) => readonly Float64Array[];
   /** Rules of function transforms (core/rules.ts). Each is a rule, or says why there is none. */
   readonly vjp: ReverseRule<P>;
+  /** How many of the last inputs are indices that refuse a gradient even where it is zero almost everywhere, as those that argsort gives. */
+  readonly indices?: number;
   readonly jvp: ForwardRule<P>;
   readonly vmap: BatchRule<P>;
   /** Hand-written kernels, best first. The first whose gate opens runs. */

@@ -203,6 +203,7 @@ const applyGather = defineOp<object>({
     return [matmul(chosen(a as MxArray, left as MxArray), chosen(b as MxArray, right as MxArray))];
   },
   vjp: "composite",
+  indices: 2,
   jvp: "composite",
   vmap: "composite",
   infer: ([a, b, left]) => {

@@ -200,6 +200,7 @@ const applyProduct = defineOp<ProductParams>({
 
 const applyGather = defineOp<ProductParams>({
   name: "gatherQMM",
+  indices: 2,
   vjp: ({ inputs, cotangents: [g], needs, params, apply }) => {
     const { x, packed, lhs, rhs } = parts(inputs, params);
     const [, termsAsked] = [requireUnpacked("gatherQMM", needs[1], ...needs.slice(packed.length + 1)), needs.slice(2, packed.length + 1).some(Boolean)];

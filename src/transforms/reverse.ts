@@ -27,6 +27,25 @@ function dependents(nodes: readonly Node[], inputs: readonly ArrayDesc[]): Set<A
   return found;
 }
 
+/** Arrays that are computed of the inputs in any way, but for what stopGradient cut off. */
+function computedOf(nodes: readonly Node[], inputs: readonly ArrayDesc[]): Set<ArrayDesc> {
+  const found = new Set(inputs);
+  for (const { op, inputs: from, outputs } of nodes) if (op.name !== "stopGradient" && from.some((d) => found.has(d))) for (const o of outputs) found.add(o);
+  return found;
+}
+/** Throws when gradients of the outputs would flow into indices of an op that refuses them, even by way of ops whose gradient is zero. */
+function refuseIndices(nodes: readonly Node[], inputs: readonly ArrayDesc[], outputs: Iterable<ArrayDesc>): void {
+  if (nodes.every((node) => node.op.indices === undefined)) return;
+  const computed = computedOf(nodes, inputs);
+  const wanted = new Set(outputs);
+  for (let i = nodes.length - 1; i >= 0; i--) {
+    const { op, inputs: from, outputs: made } = nodes[i] as Node;
+    if (op.vjp === "zero" || !made.some((d) => wanted.has(d))) continue;
+    if (from.slice(from.length - (op.indices ?? 0)).some((d) => computed.has(d))) throw opError(op.name, "there is no derivative by the indices: use stopGradient (stop_gradient in MLX) on them, got one asked for");
+    for (const d of from) if (computed.has(d)) wanted.add(d);
+  }
+}
+
 /** Cotangents of a node's inputs from those of its outputs, in any shape that broadcasting gives. */
 function pull(node: Node, cotangents: readonly MxArray[], needs: readonly boolean[]): Grads {
   const { op, params } = node;
@@ -51,6 +70,7 @@ function pull(node: Node, cotangents: readonly MxArray[], needs: readonly boolea
 }
 
 function sweep(nodes: readonly Node[], inputs: readonly ArrayDesc[], outputs: readonly ArrayDesc[], cotangents: Grads): Grads {
+  refuseIndices(nodes, inputs, outputs.filter((_, i) => cotangents[i]));
   const depends = dependents(nodes, inputs);
   const grads = new Map<ArrayDesc, MxArray>();
   const accumulate = (d: ArrayDesc, g: MxArray): void => {
