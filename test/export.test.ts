@@ -148,6 +148,11 @@ describe("arguments", () => {
     expect(events[1]).toEqual({ type: "keyword_inputs", keywords: [["b", "A1"]] });
     expect(events[6]).toMatchObject({ inputs: ["A3"], arguments: [mx.int32] });
   });
+  test.each([["log2", 0], ["log10", 1], ["log", 2]] as const)("a callback sees the base of %s as a number", (name, base) => {
+    const seen: unknown[] = [];
+    mx.exportFunction((e) => void (e.type === "primitive" && seen.push(e.arguments)), (a: A) => mx[name](a), mx.array(1));
+    expect(seen).toEqual([[base]]);
+  });
 });
 
 describe("other shapes", () => {

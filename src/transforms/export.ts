@@ -4,7 +4,7 @@ import { opError } from "../core/error.ts";
 import { formatShape, sameShape } from "../core/shape.ts";
 import type { FileLike } from "../io/source.ts";
 import { type Trace, readFunction, writeFunction } from "./function-file.ts";
-import { runProgram, traceProgram } from "./program.ts";
+import { type Step, runProgram, traceProgram } from "./program.ts";
 
 // biome-ignore lint/suspicious/noExplicitAny: the user's function has any arguments
 type AnyFunction = (...args: any[]) => MxArray | readonly MxArray[];
@@ -60,6 +60,12 @@ export type ExportEvent =
 
 /** Op names as MLX's primitives have them. */
 const primitiveName = (name: string): string => (name === "astype" ? "AsType" : name.charAt(0).toUpperCase() + name.slice(1));
+/** MLX has one primitive for three logarithms; its argument numbers the base. */
+const logBases = new Map([["log2", 0], ["log10", 1], ["log", 2]]);
+const argumentsOfStep = ({ op, params }: Step): unknown[] => {
+  const base = logBases.get(op.name);
+  return base === undefined ? Object.values(params) : [base];
+};
 
 function tell(callback: (event: ExportEvent) => void, { positional, keywords, program }: Trace): void {
   const { inputs, constants, steps, outputs } = program;
@@ -74,7 +80,7 @@ function tell(callback: (event: ExportEvent) => void, { positional, keywords, pr
   for (const step of steps) {
     const first = next;
     next += step.outputs.length;
-    callback({ type: "primitive", name: primitiveName(step.op.name), inputs: step.inputs.map(name), outputs: step.outputs.map((_, i) => described(first + i)), arguments: Object.values(step.params) });
+    callback({ type: "primitive", name: primitiveName(step.op.name), inputs: step.inputs.map(name), outputs: step.outputs.map((_, i) => described(first + i)), arguments: argumentsOfStep(step) });
   }
 }
 
