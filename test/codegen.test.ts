@@ -1,8 +1,9 @@
 import { describe, expect, test } from "vitest";
 import { elementwiseLaunch } from "../src/codegen/elementwise.ts";
+import { lower } from "../src/codegen/lower.ts";
 import { setRelaxed } from "../src/codegen/wasm.ts";
 import * as dt from "../src/core/dtype.ts";
-import { type MathOp, type Value, expr as e, exprText } from "../src/core/expr.ts";
+import { type MathOp, type Value, expr as e, exprText, reachable } from "../src/core/expr.ts";
 import { rowStrides } from "../src/core/shape.ts";
 import { type TestInput, decode, encode, runGroup } from "./helpers/group.ts";
 
@@ -15,6 +16,32 @@ function apply(f: (...xs: Value[]) => Value, out: dt.Dtype, ...inputs: { dtype: 
   const [bits] = runGroup([inputs[0]?.values.length ?? 0], inputs.map((x) => row(x.dtype, x.values)), [{ dtype: out, value }]);
   return decode(out, bits as ArrayLike<number | bigint>);
 }
+
+describe("targets that may flush subnormal numbers", () => {
+  const values = [0, -0, 1, -2.5, Number.POSITIVE_INFINITY, Number.NaN, 1.4e-45, -1e-40, 1.1754942e-38];
+  const zeros = [1, 1, 0, 0, 0, 0, 0, 0, 0];
+  const forms: [string, (x: Value) => Value, (x: number) => number][] = [
+    ["cast to bool", (x) => e.cast(x, dt.bool), (isZero) => 1 - isZero],
+    ["x != 0", (x) => e.ne(x, e.const("f32", 0)), (isZero) => 1 - isZero],
+    ["0 == x", (x) => e.eq(e.const("f32", -0), x), (isZero) => isZero],
+  ];
+  test.each(forms)("float32, %s: no float is compared, and the result is that of other targets", (_, form, wanted) => {
+    const outputs = [{ dtype: dt.bool, value: form(e.input(0, dt.float32)) }];
+    const [stored] = lower(outputs, { division32: true, subnormals: false });
+    const bits = (stored as { value: Value }).value;
+    expect(reachable([bits]).some((v) => (v.op === "eq" || v.op === "ne") && (v.args[0] as Value).type === "f32")).toBe(false);
+    for (const value of [bits, (outputs[0] as { value: Value }).value]) {
+      const [got] = runGroup([values.length], [row(dt.float32, values)], [{ dtype: dt.bool, value: value === bits ? e.ne(bits, e.const("i32", 0)) : value }]);
+      expect(Array.from(got as Uint8Array)).toEqual(zeros.map(wanted));
+    }
+  });
+  test.each([dt.bfloat16, dt.float16])("%s: the least number is true", (dtype) => {
+    const [stored] = lower([{ dtype: dt.bool, value: e.cast(e.input(0, dtype), dt.bool) }], { division32: true, subnormals: false });
+    const bits: TestInput = { dtype: dt.uint16, strides: [1], data: Uint16Array.of(0, 0x8000, 1, 0x8001, 0x7fff) };
+    const [got] = runGroup([5], [bits], [{ dtype: dt.bool, value: e.ne((stored as { value: Value }).value, e.const("i32", 0)) }]);
+    expect(Array.from(got as Uint8Array)).toEqual([0, 0, 1, 1, 1]);
+  });
+});
 
 describe("memory", () => {
   test.each(scalarDtypes.map((d) => [d.name, d] as const))("%s: every size, nothing outside the arrays is touched", (_, dtype) => {

@@ -66,7 +66,8 @@ function lowerNode(v: Value, args: readonly Value[]): Value {
     case "min": case "max": case "pmin": case "pmax": return lowerExtreme(v.op, a, b);
     case "lt": case "le": case "gt": case "ge":
       return a.type === "u64" ? e[v.op](flipSign(a), flipSign(b)) : e[v.op](a, b);
-    case "add": case "sub": case "mul": case "div": case "eq": case "ne": case "and": case "or": case "xor": case "shl": case "shr":
+    case "eq": case "ne": return lowerEquality(v.op, a, b);
+    case "add": case "sub": case "mul": case "div": case "and": case "or": case "xor": case "shl": case "shr":
       return e[v.op](a, b);
     case "neg": case "abs": case "sqrt": case "floor": case "ceil": case "trunc": case "round": case "not":
       return e[v.op](a);
@@ -154,6 +155,13 @@ function lowerConvert(a: Value, v: Value): Value {
     return e.select(e.lt(a, e.like(a, 0)), signed, e.convert(a, to));
   }
   return e.convert(a, to);
+}
+
+const isZero32 = (v: Value): boolean => v.op === "const" && v.type === "f32" && Number(v.imm) === 0;
+/** Where a comparison may take a subnormal number for 0, the bits below the sign tell whether a float32 is 0. */
+function lowerEquality(op: "eq" | "ne", a: Value, b: Value): Value {
+  if (target.subnormals || isZero32(a) === isZero32(b)) return e[op](a, b);
+  return e[op](e.and(e.bitcast(isZero32(a) ? b : a, "u32"), u(0x7fffffff)), u(0));
 }
 
 /** Orders u64 as i64. */
