@@ -8,10 +8,10 @@ export default defineConfig({
   test: {
     root: new URL("..", import.meta.url).pathname,
     include: ["test/**/*.test.ts"],
-    // Each test file runs its own worker threads: more files at once than cores would only make them wait for each other.
+    // Each test file runs its own worker threads: more than two files at once would only make them wait for each other.
     pool: "forks",
-    maxWorkers: 1,
-    testTimeout: 60_000,
+    maxWorkers: 2,
+    testTimeout: 120_000,
     hookTimeout: 60_000,
   },
 });

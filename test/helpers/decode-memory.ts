@@ -22,7 +22,7 @@ async function measure(): Promise<{ rss: number; heap: number; arrays: number }>
   const { rss, heapUsed } = process.memoryUsage();
   return { rss, heap: heapUsed, arrays: mx.getActiveMemory() };
 }
-// Until V8 has enlarged its young generation, which it does once, by 34 MB, after some thousand tokens.
+// Until the JIT compilers are done and every buffer has its size.
 run(12_000);
 const before = await measure();
 run(10_000);
