@@ -1,0 +1,36 @@
+/**
+ * Row groups: elementwise ops around reductions of rows, computed by one kernel. A row is reduced by one formula after another, each of which may use the results
+ * of those before it; outputs are elements of the same rows, or one element per row. Softmax is two reductions (max, sum of exp) and one output of elements.
+ */
+import type { Dtype } from "../core/dtype.ts";
+import type { Expr, Value } from "../core/expr.ts";
+import type { GroupInput } from "./elementwise.ts";
+
+/** How the elements of a row become one: as the op of that name does. Arguments of greatest and least elements are those of the first; a NaN wins over all numbers. */
+export type RowRule = "sum" | "prod" | "max" | "min" | "argmax" | "argmin" | "all" | "any";
+
+export interface RowReduce {
+  readonly rule: RowRule;
+  /** What is reduced: of the inputs, and of the results of the reductions before this one. */
+  readonly value: Value;
+  /** Type of the result, as later formulas read it. Sums of bfloat16 and float16 are accumulated in float32 and rounded to it once. */
+  readonly dtype: Dtype;
+}
+export interface RowOutput {
+  readonly dtype: Dtype;
+  /** Of the inputs and of all reductions. With `perRow` of inputs whose last stride is 0 only, and of reductions. */
+  readonly value: Value;
+  /** One element per row; otherwise one per element. Row-major contiguous both. */
+  readonly perRow: boolean;
+}
+export interface RowGroup {
+  /** Rows by all dimensions but the last, which is the length of a row. A reduction of all elements has one row. */
+  readonly shape: readonly number[];
+  /** Value number i is `expr.input(i, dtype)`. A last stride of 0: one element per row. */
+  readonly inputs: readonly GroupInput[];
+  /** Value number `inputs.length + k` is the result of reduction k. */
+  readonly reduces: readonly RowReduce[];
+  readonly outputs: readonly RowOutput[];
+  /** The builder that holds the values. */
+  readonly expr: Expr;
+}
