@@ -268,6 +268,11 @@ describe.skipIf(skipReason !== undefined)(`on the device${skipReason ? ` (skippe
     ]).filter((x) => Math.abs(x) >= 2 ** -126 || x === 0 || Number.isNaN(x));
     same([data.length], [{ dtype: dt.float32, strides: [1], data }], [{ dtype: dt.float32, value: e.math(op as "exp", e.input(0, dt.float32)) }], { ulps: 8 });
   });
+  test.each(["sin", "cos", "tan"] as const)("%s of a large angle among ordinary ones, several elements per invocation", (op) => {
+    const data = Float32Array.from({ length: 61 }, (_, i) => (i % 9 === 4 ? (i - 30) * 3.7e9 ** (1 + (i % 4)) : i / 7));
+    const value = e.math(op, e.input(0, dt.float32));
+    same([data.length], [{ dtype: dt.float32, strides: [1], data }], [{ dtype: dt.float32, value }], { lanes: 4, ulps: 2 });
+  });
   test.each([
     ["as the device needs it", undefined],
     ["corrected", false],

@@ -120,7 +120,7 @@ function stepOf(v: Value, args: readonly number[], load: (input: number, dtype: 
   switch (v.op) {
     case "const": return () => v.imm;
     case "input": return () => load(Number(v.imm), v.dtype as Dtype);
-    case "select": return (r) => (r[a] ? r[b] : r[c]) as Cell;
+    case "select": case "rare": return (r) => (r[a] ? r[b] : r[c]) as Cell;
     case "convert": return (r) => converted(r[a] as Cell, from, v.type);
     case "bitcast": return (r) => recast(r[a] as Cell, from, v.type);
     default: break;

@@ -3,7 +3,7 @@ import { type Dtype, int16, int8 } from "../core/dtype.ts";
 import { type Value, reachable } from "../core/expr.ts";
 import type { GpuDevice } from "../core/gpu.ts";
 import { emitScalar, typeId } from "./lanes-spirv.ts";
-import type { Stored } from "./lower.ts";
+import { type CommonForm, type Stored, commonForm } from "./lower.ts";
 import { type Id, SpirvModule, builtIn, decoration, spv, storageClass } from "./spirv.ts";
 
 /**
@@ -81,6 +81,9 @@ class Emitter {
   private readonly m = new SpirvModule();
   private readonly plan: SpirvPlan;
   private readonly order: readonly Value[];
+  /** What is computed first, where something is rare. */
+  private readonly rareless: CommonForm | undefined;
+  private readonly rarelessOrder: readonly Value[];
   /** Values that are the same for all elements of an invocation. */
   private readonly common = new Set<Value>();
   private readonly push: Id;
@@ -90,7 +93,9 @@ class Emitter {
   constructor(plan: SpirvPlan) {
     this.plan = plan;
     this.order = reachable(plan.outputs.map((o) => o.value));
-    for (const v of this.order) if (v.op === "input" ? "or".includes(plan.access[Number(v.imm)] as string) : v.args.every((a) => this.common.has(a))) this.common.add(v);
+    this.rareless = commonForm(plan.outputs);
+    this.rarelessOrder = this.rareless ? reachable([...this.rareless.outputs.map((o) => o.value), ...this.rareless.unless]) : [];
+    for (const v of [...this.rarelessOrder, ...this.order]) if (v.op === "input" ? "or".includes(plan.access[Number(v.imm)] as string) : v.args.every((a) => this.common.has(a))) this.common.add(v);
     const { m } = this;
     this.u32 = m.int(32);
     this.operands = plan.inputs.length + plan.outputs.length;
@@ -165,11 +170,29 @@ class Emitter {
     });
   }
 
+  /** In the common form, or, where the invocation has found something rare, in the whole one. */
   private emitBlock(block: Block): void {
-    const { m, plan } = this;
-    const { lanes } = block;
+    const { m, plan, rareless } = this;
     const ids = new Map<Value, readonly Id[]>();
-    for (const v of this.order) {
+    if (!rareless) {
+      this.emitValues(this.order, ids, block);
+      this.emitStores(plan.outputs, ids, block);
+      return;
+    }
+    this.emitValues(this.rarelessOrder, ids, block);
+    const rare = rareless.unless.flatMap((v) => ids.get(v) as readonly Id[]).reduce((a, b) => m.op(spv.logicalOr, m.bool(), a, b));
+    const again = (): void => {
+      this.emitValues(this.order, ids, block);
+      this.emitStores(plan.outputs, ids, block);
+    };
+    this.when(rare, again, () => this.emitStores(rareless.outputs, ids, block));
+  }
+  /** Adds to `ids` what it lacks. */
+  private emitValues(order: readonly Value[], ids: Map<Value, readonly Id[]>, block: Block): void {
+    const { m } = this;
+    const { lanes } = block;
+    for (const v of order) {
+      if (ids.has(v)) continue;
       if (v.op === "input") ids.set(v, this.emitInput(v, block));
       else {
         const count = this.common.has(v) ? 1 : lanes;
@@ -186,7 +209,10 @@ class Emitter {
         );
       }
     }
-    plan.outputs.forEach((o, j) => {
+  }
+  private emitStores(outputs: readonly Stored[], ids: ReadonlyMap<Value, readonly Id[]>, block: Block): void {
+    const { lanes } = block;
+    outputs.forEach((o, j) => {
       const values = ids.get(o.value) as readonly Id[];
       this.emitStore(o, j, values.length === lanes ? values : new Array<Id>(lanes).fill(values[0] as Id), block);
     });

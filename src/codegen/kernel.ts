@@ -2,7 +2,7 @@
 import { type Dtype, int16, int8 } from "../core/dtype.ts";
 import { type Value, isWide, reachable } from "../core/expr.ts";
 import { type PushArg, emitOp, parts, shiftCount } from "./lanes.ts";
-import type { Stored } from "./lower.ts";
+import { type CommonForm, type Stored, commonForm } from "./lower.ts";
 import { Code, isRelaxed, kernelModule, op, simd } from "./wasm.ts";
 
 /**
@@ -54,10 +54,10 @@ export function emitKernel(plan: KernelPlan): Uint8Array {
   return new Emitter(plan).module();
 }
 
-/** Number of vector instructions per four elements: what unrolling and grain are chosen by. */
+/** Number of vector instructions per four elements that are not rare: what unrolling and grain are chosen by. */
 export function weigh(outputs: readonly Stored[]): number {
   let n = 0;
-  for (const v of reachable(outputs.map((o) => o.value))) if (v.op !== "const") n += (v.op === "div" || v.op === "sqrt" ? 3 : v.op === "quot" ? 20 : 1) * parts(v.type);
+  for (const v of reachable((commonForm(outputs)?.outputs ?? outputs).map((o) => o.value))) if (v.op !== "const") n += (v.op === "div" || v.op === "sqrt" ? 3 : v.op === "quot" ? 20 : 1) * parts(v.type);
   return n;
 }
 
@@ -80,6 +80,9 @@ class Emitter {
   private readonly plan: KernelPlan;
   private readonly words: ArgumentLayout;
   private readonly order: Value[];
+  /** What is computed first, where something is rare: `order` of it is `commonOrder`. */
+  private readonly common: CommonForm | undefined;
+  private readonly commonOrder: Value[];
   private readonly level = new Map<Value, number>();
   /** `a * b` that became part of the addition or subtraction named by the key. */
   private readonly contracted = new Map<Value, Value>();
@@ -94,10 +97,9 @@ class Emitter {
   constructor(plan: KernelPlan) {
     this.plan = plan;
     this.words = argumentLayout(plan);
-    let order = reachable(plan.outputs.map((o) => o.value));
-    for (const v of order) this.level.set(v, this.levelOf(v));
-    if (isRelaxed()) order = this.contract(order);
-    this.order = order;
+    this.order = this.ordered(plan.outputs.map((o) => o.value));
+    this.common = commonForm(plan.outputs);
+    this.commonOrder = this.common ? this.ordered([...this.common.outputs.map((o) => o.value), ...this.common.unless]) : [];
     let next = firstPointer + plan.access.length + plan.outputs.length;
     plan.access.forEach((m, i) => {
       if (m === "gather") this.gatherLocal[i] = next++;
@@ -124,6 +126,11 @@ class Emitter {
     return kernelModule(c, this.i32Locals, this.vectors);
   }
 
+  private ordered(results: readonly Value[]): Value[] {
+    const order = reachable(results);
+    for (const v of order) this.level.set(v, this.levelOf(v));
+    return isRelaxed() ? this.contract(order, results) : order;
+  }
   private levelOf(v: Value): number {
     if (v.op === "input") {
       const m = this.plan.access[Number(v.imm)];
@@ -135,10 +142,10 @@ class Emitter {
   }
 
   /** Finds products that are used once, by an addition or as what is subtracted. Returns the order without them. */
-  private contract(order: Value[]): Value[] {
+  private contract(order: Value[], results: readonly Value[]): Value[] {
     const uses = new Map<Value, number>();
     for (const v of order) for (const a of v.args) uses.set(a, (uses.get(a) ?? 0) + 1);
-    for (const o of this.plan.outputs) uses.set(o.value, 2);
+    for (const v of results) uses.set(v, 2);
     const gone = new Set<Value>();
     for (const v of order) {
       if ((v.op !== "add" && v.op !== "sub") || (v.type !== "f32" && v.type !== "f64")) continue;
@@ -293,14 +300,15 @@ class Emitter {
 
   /** Values that are known before the element loop, kept in locals of their own. */
   private emitFixed(level: number): void {
-    const used = new Set<Value>();
-    for (const v of this.order) {
+    const used = new Set<Value>([...this.plan.outputs, ...(this.common?.outputs ?? [])].map((o) => o.value));
+    for (const v of this.common?.unless ?? []) used.add(v);
+    const nodes = new Set([...this.commonOrder, ...this.order]);
+    for (const v of nodes) {
       // The count of a constant shift is part of the instruction.
       const args = shiftCount(v) === undefined ? this.argsOf(v) : v.args.slice(0, 1);
       for (const a of args) used.add(a);
     }
-    for (const o of this.plan.outputs) used.add(o.value);
-    for (const v of this.order) {
+    for (const v of nodes) {
       if (this.level.get(v) !== level || !used.has(v)) continue;
       if (v.op === "const") {
         this.c.v128(constBytes(v));
@@ -335,7 +343,7 @@ class Emitter {
 
   /** lCount elements from the pointers on: unrolled blocks, blocks of four, then one by one, so that nothing beyond the arrays is touched. */
   private emitElements(): void {
-    const n = weigh(this.plan.outputs);
+    const n = weigh((this.common ?? this.plan).outputs);
     const copies = n <= 96 ? 4 : n <= 400 ? 2 : 1;
     this.emitLoop(4 * copies, copies);
     if (copies > 1) this.emitLoop(4, 1);
@@ -364,15 +372,38 @@ class Emitter {
     c.op(op.i32_ge_u, op.br_if, 0, op.end, op.end);
   }
 
-  /**
-   * One iteration. Copies are interleaved operation by operation and all stores come last; locals are reused as soon as their value is
-   * dead, because each local that is set in a loop costs the compiler a phi.
-   */
+  /** One iteration: in the common form, and, where something rare is found before the stores, again in the whole one. */
   private emitBlock(step: number, copies: number): void {
-    const nodes = this.order.filter((v) => this.level.get(v) === element);
+    const { c, common, plan } = this;
+    if (!common) {
+      this.emitForm(step, copies, this.order, plan.outputs, []);
+      return;
+    }
+    c.op(op.block, 0x40, op.block, 0x40);
+    this.emitForm(step, copies, this.commonOrder, common.outputs, common.unless);
+    c.op(op.br, 1, op.end);
+    // Inputs that move while they are read go back.
+    plan.access.forEach((m, i) => {
+      if (m !== "gather") return;
+      c.get(firstPointer + i);
+      c.get(this.gatherLocal[i] as number);
+      c.i32(step);
+      c.op(op.i32_mul, op.i32_sub);
+      c.set(firstPointer + i);
+    });
+    this.emitForm(step, copies, this.order, plan.outputs, []);
+    c.op(op.end);
+  }
+  /**
+   * Copies are interleaved operation by operation and all stores come last; locals are reused as soon as their value is dead, because each local that is set in a loop
+   * costs the compiler a phi. Leaves the innermost block instead of storing where one of `unless` holds.
+   */
+  private emitForm(step: number, copies: number, order: readonly Value[], outputs: readonly Stored[], unless: readonly Value[]): void {
+    const nodes = order.filter((v) => this.level.get(v) === element);
     const last = new Map<Value, Value>();
     for (const v of nodes) for (const a of this.argsOf(v)) last.set(a, v);
-    for (const o of this.plan.outputs) last.delete(o.value);
+    const results = new Set([...outputs.map((o) => o.value), ...unless]);
+    for (const v of results) last.delete(v);
     const places = Array.from({ length: copies }, () => new Map<Value, number[]>());
     for (const v of nodes) {
       const dead = [...new Set(this.argsOf(v))].filter((a) => last.get(a) === v && this.level.get(a) === element);
@@ -391,13 +422,23 @@ class Emitter {
         mine.set(v, to);
       }
     }
-    this.plan.outputs.forEach((o, j) => {
+    unless.forEach((v, i) => {
+      for (let k = 0; k < copies; k++) {
+        this.c.get(((this.fixed.get(v) ?? places[k]?.get(v)) as number[])[0] as number);
+        if (i + k > 0) this.c.simd(simd.or);
+      }
+    });
+    if (unless.length > 0) {
+      this.c.simd(simd.any_true);
+      this.c.op(op.br_if, 0);
+    }
+    outputs.forEach((o, j) => {
       for (let k = 0; k < copies; k++) {
         const locals = (this.fixed.get(o.value) ?? places[k]?.get(o.value)) as number[];
         emitStore(this.c, o.bytes, firstPointer + this.plan.access.length + j, step === 1, 4 * k * o.bytes, locals);
       }
     });
-    for (const mine of places) for (const o of new Set(this.plan.outputs.map((x) => x.value))) this.free.push(...(mine.get(o) ?? []));
+    for (const mine of places) for (const v of results) this.free.push(...(mine.get(v) ?? []));
   }
   private emitInput(v: Value, step: number, copy: number): number[] {
     const { c } = this;

@@ -62,6 +62,7 @@ export function emitScalar(m: SpirvModule, v: Value, args: readonly Id[]): Id {
     case "const":
       return constantId(m, v.type, v.imm);
     case "select":
+    case "rare":
       return m.op(spv.select, type, x, y, z);
     case "bitcast":
       return typeId(m, from) === type ? x : m.op(spv.bitcast, type, x);

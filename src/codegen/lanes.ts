@@ -41,7 +41,7 @@ export type PushArg = (i: number, h: number) => void;
 export function emitOp(c: Code, v: Value, h: number, arg: PushArg): void {
   const [a, b] = v.args as [Value, Value];
   switch (v.op) {
-    case "select": emitSelect(c, v, h, arg); return;
+    case "select": case "rare": emitSelect(c, v, h, arg); return;
     case "bitcast": arg(0, h); return;
     case "convert": emitConvert(c, a.type, v.type, h, arg); return;
     case "shl": case "shr": emitShift(c, v, h, arg); return;

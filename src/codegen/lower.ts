@@ -40,6 +40,25 @@ export function lower(outputs: readonly { readonly dtype: Dtype; readonly value:
 /** The bits of a 16-bit input, or undefined. A copy must keep even the payload of a NaN. */
 const rawInput = (v: Value): Value | undefined => (v.dtype === bfloat16 || v.dtype === float16 ? e.input(Number(v.imm), uint16) : undefined);
 
+/** Lowered outputs for elements of which none is rare (see `Expr.rare`). */
+export interface CommonForm {
+  readonly outputs: readonly Stored[];
+  /** Where one of these holds, the outputs are wrong. */
+  readonly unless: readonly Value[];
+}
+/** The outputs without what is rare in them; undefined where nothing is. */
+export function commonForm(outputs: readonly Stored[]): CommonForm | undefined {
+  const made = new Map<Value, Value>();
+  const unless = new Set<Value>();
+  for (const v of reachable(outputs.map((o) => o.value))) {
+    const args = v.args.map((a) => made.get(a) as Value);
+    if (v.op === "rare") unless.add(args[0] as Value);
+    made.set(v, v.op === "rare" ? (args[2] as Value) : e.again(v, args));
+  }
+  if (unless.size === 0) return undefined;
+  return { outputs: outputs.map((o) => ({ bytes: o.bytes, value: made.get(o.value) as Value })), unless: [...unless] };
+}
+
 function storedBits(v: Value, dtype: Dtype): Value {
   switch (dtype) {
     case bool: return e.select(v, e.const("i32", 1), e.const("i32", 0));

@@ -1,13 +1,13 @@
 /**
  * Mathematical functions as basic operations, in operations that have instructions (no u32/u64 conversions, no min/max of floats).
  *
- * Largest errors, measured in test/codegen.test.ts. float32: exp, log, log1p 2 ulp; sin, cos 2 ulp for |x| < 1e6; sigmoid 2.5 ulp
+ * Largest errors, measured in test/codegen.test.ts. float32: exp, log, log1p 2 ulp; sin, cos 2 ulp; sigmoid 2.5 ulp
  * (0 where it would be subnormal); tanh, erf 2 ulp; erfinv 5e-7 relative; the others are computed in float64 and rounded: 1 ulp. float64: 1e-14 relative (pow: 3e-13, because
- * the error of its logarithm is multiplied; erfinv: as far as the argument's own rounding allows).
+ * the error of its logarithm is multiplied; erfinv: as far as the argument's own rounding allows; sin, cos, tan: for |x| < 1e6).
  *
  * Methods: exp: Cody and Waite's reduction and Taylor or Cephes polynomials (S. Moshier); log, atan, asin, erf in float64: argument
  * reductions and minimax coefficients of FreeBSD msun / fdlibm (Sun Microsystems, 1993); sin, cos in float32: Cephes polynomials after a
- * reduction in float64; erf in float32: N. Juffa's minimax polynomials; erfinv: M. Giles, "Approximating the erfinv function", 2010.
+ * reduction in float64, of large numbers with the digits of 2/pi that count for them (M. Payne and R. Hanek, "Radian reduction for trigonometric functions", 1983); erf in float32: N. Juffa's minimax polynomials; erfinv: M. Giles, "Approximating the erfinv function", 2010.
  */
 import { type ExprOp, type ScalarType, type Value, expr as e } from "../core/expr.ts";
 
@@ -153,6 +153,49 @@ function quadrant(x: Value): { r: Value; i: Value } {
   const r = e.sub(e.sub(e.sub(x, times(n, 1.5707963267341256)), times(n, 6.077100506303966e-11)), times(n, 2.0222662487959506e-21));
   return { r, i };
 }
+/** From here on float32 numbers need more digits of pi than `quadrant` has. */
+const largeAngle = 2 ** 20;
+/** 2/pi as an integer times 2^-264. */
+const twoOverPi = 0xa2f9836e4e441529fc2757d1f534ddc0db6295993c439041fe5163abdebbc561b7n;
+/**
+ * Digits of 2/pi for numbers that are multiples of 2^unit, as three addends: those of more than 4 quadrants are left out, the rest is cut at the digits -27 and -56 of
+ * (2/pi 2^unit), so that the products of the first two with 24 digits are exact in float64, and the third has 53 digits more.
+ */
+function digitsOfTwoOverPi(unit: number): [number, number, number] {
+  const digits = BigInt.asUintN(266 - unit, twoOverPi);
+  const cuts = [264 - unit - 27, 264 - unit - 56, 264 - unit - 109];
+  const parts = cuts.map((cut, i) => (i === 0 ? digits : BigInt.asUintN(cuts[i - 1] as number, digits)) >> BigInt(cut));
+  return parts.map((part, i) => Number(part) * 2 ** ((cuts[i] as number) - 264)) as [number, number, number];
+}
+/** Exponents of the large float32 numbers, 22 at a time: the products with the digits then stay below 2^51. */
+const largeExponents = [20, 42, 64, 86, 108];
+/** `quadrant` of a number from `largeAngle` to 2^128 with 24 digits: r to 2^-60. */
+function largeQuadrant(x: Value): { r: Value; i: Value } {
+  const magnitude = e.abs(x);
+  const tables = largeExponents.map((exponent) => digitsOfTwoOverPi(exponent - 23));
+  const digits = [0, 1, 2].map((k) =>
+    tables.reduce((chosen: Value, table, i) => e.select(below(magnitude, 2 ** (largeExponents[i] as number)), chosen, f64(table[k] as number)), f64((tables[0] as number[])[k] as number)),
+  );
+  const [first, second, third] = digits.map((d) => e.mul(x, d)) as [Value, Value, Value];
+  const [a, b] = [nearest(first), nearest(second)];
+  const [high, low] = [e.sub(first, a.n), e.sub(second, b.n)];
+  // The sum, and exactly what its rounding lost (D. Knuth): where the sum is near a whole number, that counts.
+  const sum = e.add(high, low);
+  const part = e.sub(sum, high);
+  const lost = e.add(e.sub(high, e.sub(sum, part)), e.sub(low, part));
+  const c = nearest(sum);
+  const turns = e.add(e.sub(sum, c.n), e.add(lost, third));
+  return { r: times(turns, Math.PI / 2), i: e.add(e.add(a.i, b.i), c.i) };
+}
+/** x = i pi/2 + r, r in float64: of any float32 number, of float64 numbers below 1e6. */
+function reduceAngle(x: Value): { r: Value; i: Value } {
+  const wide = e.convert(x, "f64");
+  const common = quadrant(wide);
+  if (x.type === "f64") return common;
+  const isLarge = e.ge(e.abs(x), e.like(x, largeAngle));
+  const large = largeQuadrant(wide);
+  return { r: e.rare(isLarge, large.r, common.r), i: e.rare(isLarge, large.i, common.i) };
+}
 const sinCoefficients = {
   f32: [-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1],
   f64: [1.58969099521155e-10, -2.5050760253406863e-8, 0.0000027557313707070068, -0.0001984126982985795, 0.00833333333332249, -0.16666666666666632],
@@ -161,19 +204,20 @@ const cosCoefficients = {
   f32: [0.00002443315711809948, -0.001388731625493765, 0.04166664568298827],
   f64: [-1.1359647557788195e-11, 2.087572321298175e-9, -2.7557314351390663e-7, 0.00002480158728947673, -0.001388888888887411, 0.0416666666666666],
 };
-/** sin(r) and cos(r) for |r| < 0.8; beyond, where the reduction has lost all digits, at least something between -1 and 1. */
-function sinCos(reduced: Value): { sin: Value; cos: Value } {
-  const r = clamp(reduced, -0.8, 0.8);
+/** sin(r) and cos(r) for |r| < 0.8. */
+function sinCos(r: Value): { sin: Value; cos: Value } {
   const t = r.type as "f32" | "f64";
   const z = e.mul(r, r);
   const sin = e.madd(e.mul(r, z), horner(z, sinCoefficients[t]), r);
   const half = e.sub(e.like(z, 1), times(z, 0.5));
   return { sin, cos: e.madd(e.mul(z, z), horner(z, cosCoefficients[t]), half) };
 }
+/** Of a float64 number beyond 1e6, where the reduction has lost all digits, at least something that gives a sine between -1 and 1. */
+const limited = (r: Value, x: Value): Value => (x.type === "f64" ? clamp(r, -0.8, 0.8) : r);
 /** sin for shift 0, cos for shift 1. */
 const trig = (shift: 0 | 1): Fn => (x) => {
-  const wide = quadrant(e.convert(x, "f64"));
-  const r = e.convert(wide.r, x.type);
+  const wide = reduceAngle(x);
+  const r = e.convert(limited(wide.r, x), x.type);
   const i = e.convert(wide.i, intOf(x.type));
   const { sin, cos } = sinCos(r);
   const q = e.add(i, e.like(i, shift));
@@ -183,11 +227,11 @@ const trig = (shift: 0 | 1): Fn => (x) => {
   return shift === 0 ? e.select(equals(x, 0), x, y) : y;
 };
 function tan(x: Value): Value {
-  const { r, i } = quadrant(x);
-  const { sin, cos } = sinCos(r);
+  const { r, i } = reduceAngle(x);
+  const { sin, cos } = sinCos(limited(r, x));
   const odd = e.ne(e.and(i, e.like(i, 1)), e.like(i, 0));
   const y = e.div(e.select(odd, e.neg(cos), sin), e.select(odd, sin, cos));
-  return e.select(equals(x, 0), x, y);
+  return e.select(equals(x, 0), x, e.convert(y, x.type));
 }
 
 const atanCoefficients = [
@@ -374,14 +418,14 @@ function pow(a: Value, b: Value): Value {
 
 /** Functions that are written for both float types. */
 const direct: Partial<Record<ExprOp, Fn>> = {
-  exp, log, log1p, sigmoid, sin: trig(0), cos: trig(1),
+  exp, log, log1p, sigmoid, sin: trig(0), cos: trig(1), tan,
   tanh: (x) => (x.type === "f32" ? tanh32(x) : tanh64(x)),
   erf: (x) => (x.type === "f32" ? erf32(x) : erf64(x)),
   erfinv: (x) => (x.type === "f32" ? erfinvEstimate(x) : erfinv64(x)),
 };
 /** Functions that are computed in float64. */
 const wide: Partial<Record<ExprOp, (x: Value, y: Value) => Value>> = {
-  expm1, tan, atan, asin, acos, sinh, cosh, asinh, acosh, atanh, atan2, pow,
+  expm1, atan, asin, acos, sinh, cosh, asinh, acosh, atanh, atan2, pow,
   log2: logBase(1, Math.LOG2E), log10: logBase(Math.LOG10E * Math.LN2, Math.LOG10E),
 };
 

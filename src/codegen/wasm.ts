@@ -22,7 +22,7 @@ export const simd = {
   i32x4_extract: 0x1b, i32x4_replace: 0x1c, i64x2_extract: 0x1d, i64x2_replace: 0x1e, f32x4_extract: 0x1f, f32x4_replace: 0x20, f64x2_extract: 0x21, f64x2_replace: 0x22,
   load8_lane: 0x54, load16_lane: 0x55, load32_lane: 0x56, load64_lane: 0x57, store8_lane: 0x58, store16_lane: 0x59, store32_lane: 0x5a, store64_lane: 0x5b,
   load32_zero: 0x5c,
-  not: 0x4d, and: 0x4e, andnot: 0x4f, or: 0x50, xor: 0x51, bitselect: 0x52,
+  not: 0x4d, and: 0x4e, andnot: 0x4f, or: 0x50, xor: 0x51, bitselect: 0x52, any_true: 0x53,
   demote: 0x5e, promote: 0x5f,
   i16x8_extend_low_i8_s: 0x87, i16x8_extend_low_i8_u: 0x89, i32x4_extend_low_i16_s: 0xa7, i32x4_extend_low_i16_u: 0xa9,
   i64x2_extend_low_s: 0xc7, i64x2_extend_high_s: 0xc8, i64x2_extend_low_u: 0xc9, i64x2_extend_high_u: 0xca,

@@ -15,7 +15,7 @@ export type MathOp =
 
 /** Operations that every backend provides (the integer quotients through a few others). */
 export type BasicOp =
-  | "input" | "const" | "narrow" | "convert" | "bitcast" | "select" | "complex" | "re" | "im"
+  | "input" | "const" | "narrow" | "convert" | "bitcast" | "select" | "rare" | "complex" | "re" | "im"
   | "add" | "sub" | "mul" | "div" | "quot" | "rem" | "neg" | "abs" | "min" | "max" | "pmin" | "pmax"
   | "sqrt" | "floor" | "ceil" | "trunc" | "round"
   | "eq" | "ne" | "lt" | "le" | "gt" | "ge" | "and" | "or" | "xor" | "not" | "shl" | "shr";
@@ -291,6 +291,22 @@ export class Expr {
     if (condition.op === "const") return condition.imm ? a : b;
     if (a.type === "c64") return this.complex(this.select(condition, this.re(a), this.re(b)), this.select(condition, this.im(a), this.im(b)));
     return internText("select", a.type, [condition, a, b], 0, undefined);
+  }
+
+  /**
+   * `select` of which `a` is hardly ever taken: a kernel may compute it only where the condition holds for an element at hand, and computes it with `common` of its
+   * arguments elsewhere. For codegen/math.ts; formulas of ops have no branches.
+   */
+  rare(condition: Value, a: Value, common: Value): Value {
+    const v = this.select(condition, a, common);
+    return v.op === "select" && v.args[0] === condition ? internText("rare", v.type, v.args, 0, undefined) : v;
+  }
+  /** The operation of `v` on other arguments of the same types. */
+  again(v: Value, args: readonly Value[]): Value {
+    if (args.every((a, i) => a === v.args[i])) return v;
+    const [a, b, c] = args as [Value, Value, Value];
+    if (v.op === "select" || v.op === "rare") return this[v.op](a, b, c);
+    return v.op === "narrow" ? this.narrow(a, v.dtype as Dtype) : intern(v.op, v.type, a, b);
   }
 
   /**
