@@ -129,8 +129,22 @@ describe("other shapes", () => {
     expect(runs).toBe(1);
   });
   const cases: [string, (...xs: A[]) => A, number[][][], number][] = [
-    ["elementwise with broadcasting", (x, y) => mx.multiply(x, y), [[[2, 2], [2]], [[3, 4], [4]], [[3, 1], [4]]], 2],
-    ["reductions", (x) => mx.multiply(x, mx.sum(x, -1, true)), [[[3, 2]], [[1, 2]], [[4, 5]]], 2],
+    ["elementwise with broadcasting", (x, y) => mx.multiply(x, y), [[[2, 2], [2]], [[3, 4], [4]], [[3, 1], [4]], [[3, 4], [1]]], 1],
+    ["reductions", (x) => mx.multiply(x, mx.sum(x, -1, true)), [[[3, 2]], [[1, 2]], [[4, 5]], [[4, 1]]], 1],
+    ["products of batches", (x, y) => mx.matmul(x, y), [[[2, 1, 4, 5], [1, 3, 5, 6]], [[2, 3, 4, 5], [2, 3, 5, 6]], [[1, 1, 1, 2], [3, 2, 2, 1]]], 1],
+    ["a batched product", (x, y) => mx.vmap((a: A, b: A) => mx.matmul(a, b), [0, 1] as never)(x, y) as A, [[[2, 3, 1, 4, 5], [1, 2, 5, 6]], [[3, 2, 1, 4, 5], [2, 3, 5, 6]]], 1],
+    // What follows depends on which sizes are 1, or on more, though its ops do not.
+    ["a function that looks at the shape", (x) => (x.shape[0] === 1 ? mx.negative(x) : mx.exp(x)), [[[2]], [[3]], [[1]], [[1]]], 2],
+    ["gradients through broadcasting", (x, y) => mx.grad((a: A) => mx.sum(mx.multiply(a, y)))(x) as A, [[[2, 3], [2, 3]], [[4, 3], [4, 3]], [[1, 3], [4, 3]], [[2, 1], [2, 4]]], 4],
+    ["derivatives through broadcasting", (x, y) => (mx.jvp((a: A) => mx.multiply(a, y), [x], [mx.ones(x.shape)]) as A[][])[1]?.[0] as A, [[[2, 3], [2, 3]], [[1, 3], [4, 3]]], 2],
+    ["arrays broadcast together", (x, y) => mx.broadcastArrays([x, y])[0] as A, [[[2, 3], [2, 3]], [[1, 3], [2, 3]], [[2, 3], [1, 1]]], 3],
+    ["squeeze of all", (x) => mx.squeeze(x), [[[1, 3]], [[1, 4]], [[2, 3]], [[2, 1]]], 3],
+    ["einsum", (x, y) => mx.einsum("ij,ij->i", [x, y]), [[[2, 3], [2, 3]], [[2, 3], [2, 1]]], 2],
+    ["a reshape without effect", (x) => mx.reshape(x, [1, -1]), [[[1, 5]], [[1, 6]], [[3, 5]]], 3],
+    ["a slice without effect", (x) => x.index(mx.Slice(0, 1)), [[[1, 3]], [[1, 4]], [[2, 3]]], 2],
+    ["variance with ddof", (x) => mx.variance(x, 0, false, 1), [[[3, 2]], [[5, 2]]], 2],
+    ["median and topk", (x) => mx.add(mx.median(x), mx.sum(mx.topk(x, 2))), [[[3]], [[5]]], 2],
+    ["arrayEqual", (x, y) => mx.arrayEqual(x, y).astype(mx.int32), [[[3], [3]], [[1], [1]], [[3], [1]]], 3],
     ["flatten and unflatten", (x) => mx.unflatten(mx.flatten(x, 0, 1), 0, [1, -1]), [[[2, 3, 4]], [[5, 7, 2]]], 1],
     ["slices", (x) => x.index(mx.Slice(), 1), [[[2, 3]], [[4, 5]]], 1],
     ["matmul and softmax", (x, y) => mx.softmax(mx.matmul(x, y), -1), [[[2, 3], [3, 4]], [[5, 6], [6, 7]]], 1],

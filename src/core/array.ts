@@ -3,6 +3,7 @@ import { type Dtype, bitsArray } from "./dtype.ts";
 import { MxError } from "./error.ts";
 import type { Node } from "./op.ts";
 import { type Shape, isContiguous, rowStrides, sizeOf } from "./shape.ts";
+import { noteSizes, onesCount } from "./sizes.ts";
 import { Storage, hostMemory } from "./storage.ts";
 
 /** What shape inference sees. */
@@ -223,6 +224,7 @@ export class MxArray {
   }
   /** A fresh Array of the dimensions. */
   get shape(): number[] {
+    if (this.desc.traced) noteSizes(onesCount);
     return this.desc.shape.slice();
   }
   get dtype(): Dtype {
@@ -233,6 +235,7 @@ export class MxArray {
   }
   /** Number of elements. */
   get size(): number {
+    if (this.desc.traced) noteSizes(onesCount);
     return this.desc.size;
   }
   /** Bytes of one element. */

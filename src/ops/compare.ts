@@ -5,6 +5,7 @@ import { bool, promote, roundTo, toInexact } from "../core/dtype.ts";
 import type { Value } from "../core/expr.ts";
 import { defineOp } from "../core/op.ts";
 import { sameShape } from "../core/shape.ts";
+import { noteSizes, sizesCount } from "../core/sizes.ts";
 import { binaryForms, closeForm } from "./complex-forms.ts";
 import { type ArrayLike, promoteOperands, toArray } from "./convert.ts";
 import { type C, binary, commonShape, expand, pairOf, partsOf } from "./elementwise.ts";
@@ -99,6 +100,7 @@ export function allclose(a: ArrayLike, b: ArrayLike, rtol?: number | S, atol?: n
 export function arrayEqual(a: ArrayLike, b: ArrayLike, equalNan?: boolean | S, s?: S): MxArray {
   return within(() => {
     const p = promoteOperands("arrayEqual", a, b);
+    noteSizes(sizesCount);
     if (!sameShape(p.a.desc.shape, p.b.desc.shape)) return toArray(false);
     const stream = s ?? (isStreamOrDevice(equalNan) ? equalNan : undefined);
     return all((equalNan === true ? nanEqual : equal)(p.a, p.b, stream), stream);

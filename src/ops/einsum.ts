@@ -4,6 +4,7 @@ import type { StreamOrDevice } from "../core/device.ts";
 import { promote } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
 import { formatShape } from "../core/shape.ts";
+import { noteSizes, onesCount } from "../core/sizes.ts";
 import { multiply } from "./binary.ts";
 import { astype } from "./cast.ts";
 import { type ArrayLike, toArray } from "./convert.ts";
@@ -203,6 +204,8 @@ function ordered(t: Term, labels: Labels, s?: StreamOrDevice | null): MxArray {
 export function einsum(subscripts: string, operands: readonly ArrayLike[], s?: StreamOrDevice | null): MxArray {
   return within(() => {
     const arrays = operandsOf("einsum", subscripts, operands);
+    // The order of the contractions follows the sizes.
+    noteSizes(onesCount);
     const parsed = parse("einsum", subscripts, arrays.map((a) => a.desc.shape));
     const dtype = arrays.map((a) => a.dtype).reduce(promote);
     let terms: Term[] = arrays.map((a, i) => ({ array: a.dtype === dtype ? a : astype(a, dtype, s), labels: parsed.inputs[i] as Labels }));

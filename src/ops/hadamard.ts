@@ -4,6 +4,7 @@ import { isStreamOrDevice, type StreamOrDevice } from "../core/device.ts";
 import { float32, float64 } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
 import { formatShape } from "../core/shape.ts";
+import { noteSizes, sizesCount } from "../core/sizes.ts";
 import { multiply } from "./binary.ts";
 import { type ArrayLike, fromNumbers, toArray } from "./convert.ts";
 import { matmul } from "./matmul.ts";
@@ -52,6 +53,7 @@ export function hadamardTransform(array: ArrayLike, scale?: number | S, s?: S): 
   if (x.size === 0) throw opError("hadamardTransform", `empty arrays are not supported, got shape ${formatShape(x.desc.shape)}`);
   if (x.dtype.kind === "complex") throw opError("hadamardTransform", `complex arrays are not supported, got ${x.dtype}`);
   const size = x.desc.shape[x.ndim - 1] ?? 1;
+  noteSizes(sizesCount);
   const { tabled, power } = decompose(size);
   const factor = typeof scale === "number" ? scale : 1 / Math.sqrt(size);
   const dtype = x.dtype.isFloat ? x.dtype : float32;

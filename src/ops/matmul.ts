@@ -5,7 +5,7 @@ import { type Dtype, promote, uint32 } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
 import type { GpuKernel } from "../core/gpu.ts";
 import { type Apply, defineOp, input, type Kernel, type Pointer } from "../core/op.ts";
-import { broadcastShapes, formatShape, normalizeAxis, sameShape, type Shape, sizeOf } from "../core/shape.ts";
+import { broadcastShapes, formatShape, normalizeAxis, type Shape, sizeOf } from "../core/shape.ts";
 import { add, multiply, subtract } from "./binary.ts";
 import { astype } from "./cast.ts";
 import { complexFromParts, imag, real } from "./complex.ts";
@@ -308,7 +308,7 @@ function matrixIndices(a: MxArray, list: ArrayLike | null | undefined, s?: Strea
   if (count === 0 && size > 0) throw opError("gatherMM", `there is no matrix to choose from in an operand of shape ${formatShape(a.desc.shape)}`);
   return cast(indices, uint32, s);
 }
-const spread = (a: MxArray, shape: Shape, s?: StreamOrDevice | null): MxArray => (sameShape(a.desc.shape, shape) ? a : broadcastTo(a, shape, s));
+const spread = (a: MxArray, shape: Shape, s?: StreamOrDevice | null): MxArray => broadcastTo(a, shape, s);
 
 /** Sum of products over the last dimensions of a and b: (...A, K) and (...B, K) give (...A, ...B). With a 0-d operand: the plain product. */
 export function inner(a: ArrayLike, b: ArrayLike, s?: StreamOrDevice | null): MxArray {

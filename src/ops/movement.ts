@@ -6,6 +6,7 @@ import { opError } from "../core/error.ts";
 import { type Layout, defineOp } from "../core/op.ts";
 import { notDifferentiable } from "../core/rules.ts";
 import { type Shape, broadcastShapes, broadcastStrides, formatShape, normalizeAxes, normalizeAxis, rowStrides, sameShape, sizeOf } from "../core/shape.ts";
+import { noteSizes, onesCount } from "../core/sizes.ts";
 import { type ArrayLike, requireDtype, shapeArgument, storeNumbers, toArray } from "./convert.ts";
 import { multiply } from "./binary.ts";
 import { arange, eye, zeros } from "./creation.ts";
@@ -114,7 +115,11 @@ export function expandDims(a: ArrayLike, dims: number | readonly number[], s?: S
 
 const squeezeOp = defineOp<{ axes: readonly number[] }>({
   name: "squeeze",
-  infer: ([a], p) => [{ shape: without((a as Aval).shape, p.axes), dtype: (a as Aval).dtype }],
+  infer([a], { axes }) {
+    const { shape, dtype } = a as Aval;
+    for (const i of axes) if (shape[i] !== 1) throw opError("squeeze", `cannot squeeze axis ${i} of size ${shape[i]}, got an array of shape ${formatShape(shape)}`);
+    return [{ shape: without(shape, axes), dtype }];
+  },
   view: (a, p) => ({ strides: without(a.strides, p.axes), offset: a.offset }),
   vjp: ({ cotangents: [g], params }) => [expandDims(g as MxArray, params.axes)],
   jvp: "linear",
@@ -138,8 +143,8 @@ export function squeeze(a: ArrayLike, axis?: number | readonly number[] | S, s?:
   const { shape } = x.desc;
   const given = axis === undefined || axis === null || isStreamOrDevice(axis) ? undefined : axis;
   const axes: number[] = given === undefined ? [] : normalizeAxes("squeeze", given, shape.length);
+  if (given === undefined) noteSizes(onesCount);
   if (given === undefined) for (let i = 0; i < shape.length; i++) if (shape[i] === 1) axes.push(i);
-  for (const i of axes) if (shape[i] !== 1) throw opError("squeeze", `cannot squeeze axis ${i} of size ${shape[i]}, got an array of shape ${formatShape(shape)}`);
   return axes.length === 0 ? same(x) : (squeezeOp([x], { axes }, s ?? (isStreamOrDevice(axis) ? axis : undefined))[0] as MxArray);
 }
 
@@ -254,6 +259,7 @@ export function broadcastTo(a: ArrayLike, shape: number | readonly number[], s?:
   const x = toArray(a);
   const to = shapeArgument("broadcastTo", shape);
   const from = x.desc.shape;
+  noteSizes(onesCount);
   if (sameShape(from, to)) return same(x);
   const lead = to.length - from.length;
   for (let i = 0; i < from.length; i++) {

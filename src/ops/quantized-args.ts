@@ -4,6 +4,7 @@ import { type StreamOrDevice, isStreamOrDevice } from "../core/device.ts";
 import { type Dtype, bfloat16, float16, float32, promote, uint32, uint8 } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
 import { type Shape, formatShape, sameShape, sizeOf } from "../core/shape.ts";
+import { noteSizes, sizesCount } from "../core/sizes.ts";
 import { astype } from "./cast.ts";
 import { type ArrayLike, fromNumbers, toArray } from "./convert.ts";
 import { broadcastTo } from "./movement.ts";
@@ -122,6 +123,7 @@ export function globalScaleOf(op: string, name: string, value: ArrayLike | null 
 
 /** Number of each matrix of `a`, broadcast to a batch shape. */
 export function matrixNumbers(a: MxArray, batch: Shape, stream: StreamOrDevice | undefined): MxArray {
+  noteSizes(sizesCount);
   const shape = a.desc.shape.slice(0, -2);
   const numbers = fromNumbers(shape, uint32, Array.from({ length: sizeOf(shape) }, (_, i) => i));
   return sameShape(shape, batch) ? numbers : broadcastTo(numbers, batch, stream);

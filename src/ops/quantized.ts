@@ -10,7 +10,7 @@ import { type Dtype, bfloat16, float32, promote, uint32, uint8 } from "../core/d
 import { opError } from "../core/error.ts";
 import { type Apply, type Kernel, defineOp } from "../core/op.ts";
 import { notDifferentiable } from "../core/rules.ts";
-import { type Shape, broadcastShapes, formatShape, sameShape, sizeOf } from "../core/shape.ts";
+import { type Shape, broadcastShapes, formatShape, sizeOf } from "../core/shape.ts";
 import { at } from "./array-index.ts";
 import { multiply } from "./binary.ts";
 import { astype } from "./cast.ts";
@@ -352,6 +352,6 @@ export function gatherQMM(
   const lhs = indexInput("gatherQMM", indicesLhs, a, stream);
   const rhs = indexInput("gatherQMM", indicesRhs, packed, stream);
   const shape = broadcastShapes("gatherQMM", lhs.desc.shape, rhs.desc.shape);
-  const spread = (i: MxArray): MxArray => (sameShape(i.desc.shape, shape) ? i : broadcastTo(i, shape, stream));
+  const spread = (i: MxArray): MxArray => broadcastTo(i, shape, stream);
   return applyGather([a, packed, ...terms, spread(lhs), spread(rhs)], p, stream)[0] as MxArray;
 }

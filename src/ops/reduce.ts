@@ -5,6 +5,7 @@ import { type Dtype, type DtypeName, bool, float32, int32, int64, toInexact, uin
 import { opError } from "../core/error.ts";
 import { type Apply, type Kernel, type Launch, type Op, type Pointer, type Step, defineOp, input, output, scratch } from "../core/op.ts";
 import { type Shape, normalizeAxes, reducedShape, sizeOf } from "../core/shape.ts";
+import { noteSizes, sizesCount } from "../core/sizes.ts";
 import type { Batching } from "../core/rules.ts";
 import { divide, maximum, minimum, multiply, subtract } from "./binary.ts";
 import { astype } from "./cast.ts";
@@ -257,6 +258,7 @@ export const prod: Reduce = (a, axis, keepdims, s) => {
 const realProduct = reducer("prod", prodOp, true);
 /** Halves the reduced dimension until one number is left: log2(n) elementwise steps. Of nothing: 1. */
 function foldComplex(x: MxArray, axes: readonly number[], keepdims: boolean, combine: Binary, s: S | undefined): MxArray {
+  noteSizes(sizesCount);
   const { shape } = x.desc;
   const kept = shape.map((_, i) => i).filter((i) => !axes.includes(i));
   const sizes = kept.map((i) => shape[i] as number);
@@ -334,6 +336,7 @@ function wideVariance(x: MxArray, op: string, { axis, keepdims, ddof, stream }: 
   const distance = subtract(wide, mean(wide, axes, true, stream), stream);
   const squares = x.dtype.kind === "complex" ? real(multiply(distance, conjugate(distance, stream), stream), stream) : square(distance, stream);
   if (ddof === 0) return mean(squares, axes, keepdims, stream);
+  noteSizes(sizesCount);
   const n = axes.reduce((m, i) => m * (x.desc.shape[i] as number), 1);
   return divide(sumOp([squares], { axes, keepdims }, stream)[0] as MxArray, Math.max(0, n - ddof), stream);
 }

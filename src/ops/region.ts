@@ -5,6 +5,7 @@ import type { Dtype } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
 import { defineOp, input, output, word } from "../core/op.ts";
 import { type Shape, sameShape } from "../core/shape.ts";
+import { noteSizes, onesCount } from "../core/sizes.ts";
 import { astype } from "./cast.ts";
 import { type ArrayLike, toArray } from "./convert.ts";
 import { copySteps } from "./copy.ts";
@@ -86,6 +87,7 @@ const isWhole = (shape: Shape, p: Region): boolean => sameShape(shape, p.shape) 
 
 /** The part of an array that a region names, as a view. The region must lie inside the array. */
 export function sliceRegion(x: MxArray, region: Region, s?: S): MxArray {
+  noteSizes(onesCount);
   return isWhole(x.desc.shape, region) ? new MxArray(x.desc) : (sliceOp([x], region, s)[0] as MxArray);
 }
 
@@ -134,6 +136,7 @@ const sliceUpdateOp = defineOp<Region>({
 
 /** `src` with the part that a region names replaced by `update`, which is cast and broadcast to the region's shape. */
 export function updateRegion(src: MxArray, region: Region, update: MxArray, s?: S): MxArray {
+  noteSizes(onesCount);
   const fits = update.desc.dtype === src.desc.dtype && sameShape(update.desc.shape, region.shape);
   const value = fits ? update : broadcastTo(castTo(update, src.dtype, s), region.shape, s);
   if (isWhole(src.desc.shape, region)) return fits ? new MxArray(value.desc) : value;

@@ -3,6 +3,7 @@ import { type Aval, MxArray } from "../core/array.ts";
 import type { StreamOrDevice } from "../core/device.ts";
 import { defineOp } from "../core/op.ts";
 import { type Shape, reshapeStrides, rowStrides, sameShape } from "../core/shape.ts";
+import { noteSizes, onesCount, sizesCount } from "../core/sizes.ts";
 
 /** Another handle on the same array: what an op returns that has nothing to do. */
 export const same = (a: MxArray): MxArray => new MxArray(a.desc);
@@ -29,5 +30,8 @@ const reshapeOp = defineOp<{ shape: Shape } & Inferred>({
 
 /** The array with another shape, whose size is known to agree. */
 export function reshapeTo(x: MxArray, shape: Shape, s?: StreamOrDevice | null, inferred?: Inferred): MxArray {
-  return sameShape(x.desc.shape, shape) ? same(x) : (reshapeOp([x], { shape, ...inferred }, s)[0] as MxArray);
+  const nothing = sameShape(x.desc.shape, shape);
+  // For other sizes there may be something to do, unless a list stays a list.
+  if (nothing && x.desc.traced && !(inferred?.given?.length === 1 && inferred.given[0] === -1)) noteSizes(inferred?.given ? sizesCount : onesCount);
+  return nothing ? same(x) : (reshapeOp([x], { shape, ...inferred }, s)[0] as MxArray);
 }

@@ -5,6 +5,7 @@ import { uint32 } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
 import { type Launch, defineOp, input, output, scratch } from "../core/op.ts";
 import { formatShape, normalizeAxis } from "../core/shape.ts";
+import { noteSizes, sizesCount } from "../core/sizes.ts";
 import { type ArrayLike, toArray } from "./convert.ts";
 import { zerosLike } from "./creation.ts";
 import { gatherAlong, scatterAlong } from "./gather.ts";
@@ -132,6 +133,7 @@ export function argpartition(a: ArrayLike, kth: number, axis?: Axis, s?: S | nul
 export function topk(a: ArrayLike, k: number, axis?: Axis, s?: S | null): MxArray {
   return within(() => {
     const target = along("topk", a, axis, s);
+    noteSizes(sizesCount);
     const n = target.x.desc.shape[target.axis] as number;
     if (!Number.isInteger(k) || k < 0 || k > n) throw opError("topk", `k must be between 0 and the size of axis ${target.axis}, got ${k} for shape ${formatShape(target.x.shape)}`);
     if (k === n) return new MxArray(target.x.desc);

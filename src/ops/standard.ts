@@ -7,6 +7,7 @@ import { tidy } from "../core/memory.ts";
 import { defineOp } from "../core/op.ts";
 import { noRule } from "../core/rules.ts";
 import { formatShape, normalizeAxes, normalizeAxis, reducedShape } from "../core/shape.ts";
+import { noteSizes, sizesCount } from "../core/sizes.ts";
 import { add, multiply, subtract } from "./binary.ts";
 import { conj } from "./complex.ts";
 import { less, logicalAnd, logicalOr, notEqual } from "./compare.ts";
@@ -83,6 +84,7 @@ export function median(a: ArrayLike, axis?: AxisArgument | boolean | S, keepdims
   const { axis: over, keepdims: keep, stream } = reductionArgs(axis, keepdims, s);
   const axes = normalizeAxes("median", over, x.ndim);
   const rest = x.shape.map((_, i) => i).filter((i) => !axes.includes(i));
+  noteSizes(sizesCount);
   const size = axes.reduce((n, i) => n * (x.desc.shape[i] as number), 1);
   if (size === 0) throw opError("median", `there is no median of an empty axis, got shape ${formatShape(x.desc.shape)}`);
   const dtype = toInexact(x.dtype);

@@ -4,7 +4,8 @@
  */
 import { MxArray } from "../core/array.ts";
 import { opError } from "../core/error.ts";
-import { type Program, runProgram, runsOnOtherShapes, traceProgram } from "./program.ts";
+import type { SizeUse } from "../core/sizes.ts";
+import { type Program, runProgram, runsOnOtherOnes, runsOnOtherShapes, traceProgram } from "./program.ts";
 import { placesIn, putAt, requireContainer, withPlaced } from "./state.ts";
 import { type Tree, arraysOf, withArrays } from "./tree.ts";
 
@@ -26,16 +27,19 @@ interface Compiled {
   readonly form: Tree;
   /** Places of the captured outputs. */
   readonly paths: readonly (readonly string[])[];
+  /** Which sizes of the arguments it depends on, beside those that the ops hold. */
+  readonly sizes: SizeUse;
 }
 
-/** A dimension in the key of a shapeless function: its size counts where it means something else than a number of elements. */
-const sizeKey = (n: number): string => (n <= 1 ? String(n) : "n");
-const arrayKey = (a: MxArray, ranks: boolean): string => `<${a.dtype}[${(ranks ? a.desc.shape.map(sizeKey) : a.desc.shape).join(",")}]>`;
+/** What of a size counts in a key: whether it is 0; and whether it is 1, so that it may be broadcast; and all of it. */
+type Detail = "rank" | "ones" | "shape";
+const sizeKeys: Readonly<Record<Detail, (n: number) => string | number>> = { rank: (n) => (n === 0 ? 0 : "*"), ones: (n) => (n <= 1 ? n : "n"), shape: (n) => n };
+const arrayKey = (a: MxArray, detail: Detail): string => `<${a.dtype}[${a.desc.shape.map(sizeKeys[detail]).join(",")}]>`;
 
-/** Key of the arguments: forms, dtypes and shapes (or ranks) of arrays, and the values of everything else. */
-function keyOf(tree: Tree, ranks: boolean): string {
-  if (tree instanceof MxArray) return arrayKey(tree, ranks);
-  if (Array.isArray(tree)) return `[${tree.map((child) => keyOf(child, ranks)).join(",")}]`;
+/** Key of the arguments: forms, dtypes and shapes of arrays, and the values of everything else. */
+function keyOf(tree: Tree, detail: Detail): string {
+  if (tree instanceof MxArray) return arrayKey(tree, detail);
+  if (Array.isArray(tree)) return `[${tree.map((child) => keyOf(child, detail)).join(",")}]`;
   switch (typeof tree) {
     case "number": return Object.is(tree, -0) ? "-0" : String(tree);
     case "boolean":
@@ -44,7 +48,7 @@ function keyOf(tree: Tree, ranks: boolean): string {
     case "undefined": return "undefined";
     case "object":
       if (tree === null) return "null";
-      if (Object.getPrototypeOf(tree) === Object.prototype || Object.getPrototypeOf(tree) === null) return `{${Object.entries(tree).map(([k, v]) => `${JSON.stringify(k)}:${keyOf(v, ranks)}`).join(",")}}`;
+      if (Object.getPrototypeOf(tree) === Object.prototype || Object.getPrototypeOf(tree) === null) return `{${Object.entries(tree).map(([k, v]) => `${JSON.stringify(k)}:${keyOf(v, detail)}`).join(",")}}`;
       break;
   }
   throw opError("compile", `arguments must be arrays, numbers, booleans, strings, or Arrays and plain objects of them, got ${typeof tree === "object" ? tree.constructor.name : typeof tree}`);
@@ -60,9 +64,12 @@ class CompiledFunction {
   private readonly shapeless: boolean;
   private readonly inputs: Container;
   private readonly outputs: Container;
+  /** What to look up, in order. */
+  private readonly details: readonly Detail[];
   constructor(f: AnyFunction, shapeless: boolean, inputs: Container, outputs: Container) {
     this.f = f;
     this.shapeless = shapeless;
+    this.details = shapeless ? ["rank", "ones", "shape"] : ["shape"];
     this.inputs = inputs;
     this.outputs = outputs;
   }
@@ -73,15 +80,17 @@ class CompiledFunction {
     const state = places.map((p) => p.array);
     // Inside another transform the ops themselves are recorded.
     if (!enabled || [...given, ...state].some((a) => a.desc.traced)) return this.f(...args);
-    const key = (ranks: boolean): string => `${keyOf(args, ranks)} ${places.map((p) => `${JSON.stringify(p.path)}${arrayKey(p.array, ranks)}`).join()}`;
-    const rankKey = this.shapeless ? key(true) : undefined;
-    let found = rankKey === undefined ? undefined : this.programs.get(rankKey);
-    const otherShapes = found !== undefined;
-    const exact = found === undefined ? key(false) : "";
-    found ??= this.programs.get(exact);
+    const key = (detail: Detail): string => `${detail} ${keyOf(args, detail)} ${places.map((p) => `${JSON.stringify(p.path)}${arrayKey(p.array, detail)}`).join()}`;
+    let found: Compiled | undefined;
+    let otherShapes = false;
+    for (const detail of this.details) {
+      found = this.programs.get(key(detail));
+      otherShapes = detail !== "shape";
+      if (found) break;
+    }
     if (!found) {
       found = this.trace(args);
-      this.programs.set(rankKey !== undefined && this.anyShape(found.program) ? rankKey : exact, found);
+      this.programs.set(key(this.shapeless ? this.detailOf(found) : "shape"), found);
     }
     const results = runProgram("compile", found.program, [...given, ...state], otherShapes);
     const own = results.length - found.paths.length;
@@ -94,7 +103,7 @@ class CompiledFunction {
   private trace(args: readonly Tree[]): Compiled {
     const places = placesIn(this.inputs);
     const given = arraysOf(args);
-    const { program, rest } = traceProgram("compile", [...given, ...places.map((p) => p.array)], (inputs) => {
+    const { program, rest, sizes } = traceProgram("compile", [...given, ...places.map((p) => p.array)], (inputs) => {
       const own = inputs.slice(0, given.length);
       const changed = this.outputs && new Set(placesIn(this.outputs).map((p) => p.array));
       return withPlaced(places, inputs.slice(given.length), () => {
@@ -110,15 +119,16 @@ class CompiledFunction {
         return { outputs: [...arraysOf(form), ...out.map((p) => p.array)], rest: { form: withArrays(form, arraysOf(form)), paths: out.map((p) => p.path) } };
       });
     });
-    return { program, ...rest };
+    return { program, ...rest, sizes };
   }
   /** After an exception no placeholder stays in captured outputs. */
   private removeNew(before: ReadonlySet<MxArray> | undefined, inputs: ReadonlySet<MxArray>): void {
     for (const { holder, path, array } of placesIn(this.outputs)) if (!before?.has(array) && !inputs.has(array)) delete holder[path[path.length - 1] as string];
   }
-  /** Constants that are not evaluated may have been made by the function, of the shapes of its arguments. */
-  private anyShape(program: Program): boolean {
-    return runsOnOtherShapes(program) && program.constants.every(({ desc }) => desc.shape.length === 0 || desc.storage !== undefined);
+  /** Of the calls that the program is for. Constants that are not evaluated may have been made by the function, of the shapes of its arguments. */
+  private detailOf({ program, sizes }: Compiled): Detail {
+    if (!runsOnOtherShapes(program, sizes) || program.constants.some(({ desc }) => desc.shape.length > 0 && desc.storage === undefined)) return "shape";
+    return runsOnOtherOnes(program, sizes) ? "rank" : "ones";
   }
 }
 
@@ -127,7 +137,7 @@ class CompiledFunction {
  * booleans and strings by value. What `f` captures otherwise than by `inputs` is kept as it was. Arrays inside can not be evaluated. Inside another transform, `f` itself runs.
  *
  * @param f takes and returns arrays, other values, and Arrays and plain objects of them
- * @param shapeless arrays count by dtype and rank only, unless what was recorded depends on their shapes
+ * @param shapeless arrays count by dtype and rank only, unless what was recorded depends on their shapes, or on which dimensions have size 1
  * @param inputs object, Array or module whose arrays `f` reads: their values at the time of each call count (`[model.state, optimizer.state, mx.random.state]`)
  * @param outputs object, Array or module whose arrays `f` replaces: they get the new values after each call
  * @throws when `f` uses an array that it is also given, or arrays do not fit what was recorded without their shapes

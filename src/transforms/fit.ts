@@ -1,6 +1,7 @@
 /** Brings cotangents and tangents to the shape and dtype that they belong to. */
 import type { Aval, MxArray } from "../core/array.ts";
 import { sameShape } from "../core/shape.ts";
+import { noteSizes, onesCount } from "../core/sizes.ts";
 import { multiply } from "../ops/binary.ts";
 import { astype } from "../ops/cast.ts";
 import { broadcastTo } from "../ops/movement.ts";
@@ -10,6 +11,7 @@ import { negative } from "../ops/unary.ts";
 
 /** Sums over the dimensions that `to` was broadcast along, and casts. */
 export function unbroadcast(x: MxArray, to: Aval): MxArray {
+  noteSizes(onesCount);
   let out = x;
   const { shape } = x.desc;
   if (!sameShape(shape, to.shape)) {
@@ -25,6 +27,7 @@ export function unbroadcast(x: MxArray, to: Aval): MxArray {
 
 /** Broadcasts and casts. */
 export function rebroadcast(x: MxArray, to: Aval): MxArray {
+  noteSizes(onesCount);
   const out = x.desc.dtype === to.dtype ? x : astype(x, to.dtype);
   return sameShape(out.desc.shape, to.shape) ? out : broadcastTo(out, to.shape);
 }

@@ -9,8 +9,9 @@ import { opError } from "../core/error.ts";
 import { tidy } from "../core/memory.ts";
 import { type Node, type Op, applierOf } from "../core/op.ts";
 import { sameShape } from "../core/shape.ts";
+import { type SizeUse, onesCount, sizesCount, sizesUsedBy } from "../core/sizes.ts";
 import { withTape } from "../core/trace.ts";
-import { type Other, adaptParams, shapeless } from "./shapeless.ts";
+import { type Other, adaptParams, broadcastsAnew, shapeless } from "./shapeless.ts";
 import { handle, placeholder } from "./tracer.ts";
 
 /** One op of a program. */
@@ -148,18 +149,18 @@ function refuseUncaptured(what: string, constants: readonly ArrayDesc[], given: 
 }
 
 /**
- * Runs `f` once on placeholders and gives what it did. `use` gets the program and what `f` returned beside the arrays.
+ * Runs `f` once on placeholders and gives what it did. Gives the program, what `f` returned beside the arrays, and which sizes of the inputs it depends on.
  *
  * @param what name in errors
  * @param given arrays that the placeholders stand for: `f` must not use these
  */
-export function traceProgram<T>(what: "compile" | "exportFunction", given: readonly MxArray[], f: (inputs: MxArray[]) => { outputs: readonly MxArray[]; rest: T }): { program: Program; rest: T } {
+export function traceProgram<T>(what: "compile" | "exportFunction", given: readonly MxArray[], f: (inputs: MxArray[]) => { outputs: readonly MxArray[]; rest: T }): { program: Program; rest: T; sizes: SizeUse } {
   const inputs = given.map((a) => placeholder(a.desc, what === "compile" ? "a compiled function" : "an exported function"));
   // Taken before the function runs, which may update its arguments in place.
   const starts = inputs.map((i) => i.desc);
   return withTape(
-    () => f(inputs),
-    ({ outputs, rest }, nodes) => {
+    () => sizesUsedBy(() => f(inputs)),
+    ({ result: { outputs, rest }, use: sizes }, nodes) => {
       const results = outputs.map((o) => o.desc);
       let kept = needed(nodes, results);
       const leaves = leavesOf(starts, kept, results);
@@ -167,13 +168,14 @@ export function traceProgram<T>(what: "compile" | "exportFunction", given: reado
       // A file holds how a captured array is computed, a compiled function the array itself, which is computed once.
       if (what === "exportFunction") kept = [...pendingNodes(leaves), ...kept];
       const built = new Builder(starts, kept, results);
-      return { program: { inputs: starts.map(avalOf), constants: built.constants, steps: built.steps, outputs: results.map((d) => built.of(d)) }, rest };
+      return { program: { inputs: starts.map(avalOf), constants: built.constants, steps: built.steps, outputs: results.map((d) => built.of(d)) }, rest, sizes };
     },
   );
 }
 
 /** Whether the program can run on arrays of other shapes of the same rank: no op holds sizes of the inputs that can not be told from the new ones. */
-export const runsOnOtherShapes = ({ steps, inputs, constants }: Program): boolean => {
+export const runsOnOtherShapes = ({ steps, inputs, constants }: Program, sizes: SizeUse): boolean => {
+  if (sizes === sizesCount) return false;
   const avals: Aval[] = [...inputs, ...constants.map((c) => c.desc)];
   return steps.every((step) => {
     const from = step.inputs.map((i) => avals[i] as Aval);
@@ -181,6 +183,9 @@ export const runsOnOtherShapes = ({ steps, inputs, constants }: Program): boolea
     return shapeless(step, from);
   });
 };
+
+/** Whether that is so also where a dimension of size 1 becomes longer, or the other way round: the ops themselves see what is to be broadcast. */
+export const runsOnOtherOnes = ({ steps }: Program, sizes: SizeUse): boolean => sizes < onesCount && steps.every(broadcastsAnew);
 
 /**
  * Does the steps again.

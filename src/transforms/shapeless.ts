@@ -26,6 +26,12 @@ const sizeless = new Set([
   "solve", "cholesky", "lu", "qr", "svd", "eigh", "eig", "randomBits",
 ]);
 
+/** Those among them that mean the same whichever sizes are 1. */
+const anyOnes = new Set([
+  "sum", "prod", "max", "min", "all", "any", "mean", "argmax", "argmin", "matmul", "addmm", "gatherMM", "softmax", "logsumexp", "sort", "argsort", "cumsum", "cumprod", "cummax", "cummin", "logcumsumexp",
+  "transpose", "expandDims", "squeeze", "stopGradient", "contiguous",
+]);
+
 /**
  * Sizes of `shape` in terms of other sizes of the input: groups of dimensions with equal products. A group keeps its form, or one of its dimensions (that numbered
  * `free`, or the only one that is not 1) takes what is left.
@@ -104,6 +110,9 @@ export function shapeless({ op, params }: Recorded, inputs: readonly Aval[]): bo
   const from = (inputs[0] as Aval).shape;
   return shape.every((n, i) => i >= shape.length - from.length && from[i - (shape.length - from.length)] === n);
 }
+
+/** Whether a recorded op does for other sizes what it would do if it were recorded with them, also where a size is 1 in one case only. */
+export const broadcastsAnew = ({ op }: Pick<Recorded, "op">): boolean => op.expr !== undefined || anyOnes.has(op.name);
 
 /** Parameters of a recorded op for other inputs. */
 export function adaptParams(what: string, other: Other): object {
