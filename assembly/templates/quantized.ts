@@ -128,7 +128,11 @@ const qmv = `
  * for qmv, which takes the row when it has special values.
  */
 export function qmvRow(a: usize, begin: i32, end: i32): void {
-  if (!oneRow(a, begin, end)) qmv(a, begin, end);
+  if (!oneRow(a, begin, end, false)) qmv(a, begin, end);
+}
+/** The same with sums in 16 bits, for processors without an instruction for sums in 32 (in the relaxed build, for groups of 64 and 128). */
+export function qmvRow16(a: usize, begin: i32, end: i32): void {
+  if (!oneRow(a, begin, end, true)) qmv(a, begin, end);
 }
 
 /**
