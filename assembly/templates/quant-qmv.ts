@@ -261,7 +261,7 @@ function pairedStores(planes: Planes): string[] {
     for (const p of range(planes).slice(1)) sum = `i32x4.add(i32x4.shl(${sum}, 7), i32x4.extadd_pairwise_i16x8_s(s${r}${h}${p}))`;
     out.push(`const t${r}${h} = ${sum};`);
   }
-  for (const r of rows) out.push(`v128.store(SCRATCH, t${r}0, ${32 * r}); v128.store(SCRATCH, t${r}1, ${32 * r + 16});`);
+  for (const r of rows) out.push(`v128.store(tmp, t${r}0, ${32 * r}); v128.store(tmp, t${r}1, ${32 * r + 16});`);
   return out;
 }
 
@@ -276,6 +276,7 @@ function pairedSource(group: number, planes: Planes): string {
     `function ${pairedName(group, planes)}(${oneRowParameters}): void {`,
     byteConstants(4),
     oneRowPointers,
+    "let tmp = SCRATCH;",
     "for (let n = n0; n < n1; n++) {",
     "let xp = prep, xs = scales, f0 = f32x4.splat(0), f1 = f32x4.splat(0);",
     "for (let y = sums, e = sums + (<usize>groups << 2); y < e; y += 16) {",
@@ -287,7 +288,7 @@ function pairedSource(group: number, planes: Planes): string {
     pairedProducts(group, planes),
     pairedStores(planes),
     "const xg = v128.load_splat<f32>(xs);",
-    rows.map((r) => `f${r} = f32x4.add(f${r}, f32x4.mul(f32x4.convert_i32x4_s(i32x4.add(v128.load(SCRATCH, ${32 * r}), v128.load(SCRATCH, ${32 * r + 16}))), ${scale(r)}));`),
+    rows.map((r) => `f${r} = f32x4.add(f${r}, f32x4.mul(f32x4.convert_i32x4_s(i32x4.add(v128.load(tmp, ${32 * r}), v128.load(tmp, ${32 * r + 16}))), ${scale(r)}));`),
     `w0 += ${group / 2}; w1 += ${group / 2}; s0 += 2; s1 += 2; xs += 4; xp += ${group * planes};`,
     "}",
     "storePair(outCode, out, n, half + n, sums4(f0, f1, f0, f1));",
