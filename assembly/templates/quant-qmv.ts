@@ -228,10 +228,10 @@ function oneRowSource(group: number, planes: Planes): string {
 
 /** Groups of whole pairs of blocks, which the loop below is made for. */
 const pairedGroups = [64, 128] as const;
-const pairedName = (group: number, planes: Planes): string => `pair4_${group}_${planes}`;
+const pairedName = (group: number, planes: Planes, sums: 16 | 32): string => `pair4_${group}_${planes}_${sums}`;
 
-/** Products of a group of both rows, in 16-bit lanes: `s<row><half><plane>`. A group of 128 adds 16 products of at most 15 * 127 to a lane. */
-function pairedProducts(group: number, planes: Planes): string[] {
+/** Products of a group of both rows, in lanes of 16 or 32 bits: `s<row><half><plane>`. A group of 128 adds 16 products of at most 15 * 127 to a lane. */
+function pairedProducts(group: number, planes: Planes, sums: 16 | 32): string[] {
   const out: string[] = [];
   const started = new Set<string>();
   const halves = [0, 1];
@@ -244,8 +244,10 @@ function pairedProducts(group: number, planes: Planes): string[] {
         for (const h of halves) out.push(`const x${q}${p}${v}${h} = v128.load(xp, ${((q * planes + p) * 4 + 2 * v + h) * 16});`);
         for (const r of rows) for (const h of halves) {
           const sum = `s${r}${h}${p}`;
-          const product = `i16x8.relaxed_dot_i8x16_i7x16_s(x${q}${p}${v}${h}, ${part}${q}${r}${h})`;
-          out.push(started.has(sum) ? `${sum} = i16x8.add(${sum}, ${product});` : `let ${sum} = ${product};`);
+          const factors = `x${q}${p}${v}${h}, ${part}${q}${r}${h}`;
+          const product = `i16x8.relaxed_dot_i8x16_i7x16_s(${factors})`;
+          if (sums === 32) out.push(`${started.has(sum) ? "" : "let "}${sum} = i32x4.relaxed_dot_i8x16_i7x16_add_s(${factors}, ${started.has(sum) ? sum : "zero"});`);
+          else out.push(started.has(sum) ? `${sum} = i16x8.add(${sum}, ${product});` : `let ${sum} = ${product};`);
           started.add(sum);
         }
       }
@@ -254,27 +256,27 @@ function pairedProducts(group: number, planes: Planes): string[] {
   return out;
 }
 /** The products of planes, widened and added up; both halves of a row go to neighbouring places of the scratch area. */
-function pairedStores(planes: Planes): string[] {
+function pairedStores(planes: Planes, sums: 16 | 32): string[] {
   const out: string[] = [];
   for (const r of rows) for (const h of [0, 1]) {
-    let sum = `i32x4.extadd_pairwise_i16x8_s(s${r}${h}0)`;
-    for (const p of range(planes).slice(1)) sum = `i32x4.add(i32x4.shl(${sum}, 7), i32x4.extadd_pairwise_i16x8_s(s${r}${h}${p}))`;
-    out.push(`const t${r}${h} = ${sum};`);
+    const wide = (p: number): string => (sums === 32 ? `s${r}${h}${p}` : `i32x4.extadd_pairwise_i16x8_s(s${r}${h}${p})`);
+    out.push(`const t${r}${h} = ${range(planes).slice(1).reduce((sum, p) => `i32x4.add(i32x4.shl(${sum}, 7), ${wide(p)})`, wide(0))};`);
   }
   for (const r of rows) out.push(`v128.store(tmp, t${r}0, ${32 * r}); v128.store(tmp, t${r}1, ${32 * r + 16});`);
   return out;
 }
 
 /**
- * `pair4_<group>_<planes>`: as one4, with the same bits in the results, for processors that have no instruction for the int8 dot product with 32-bit sums. Everything is done twice, on
- * neighbouring vectors, and ends in neighbouring stores: V8's vector pairing makes one 256-bit instruction of two.
+ * `pair4_<group>_<planes>_<sums>`: as one4, with the same bits in the results. Everything is done twice, on neighbouring vectors, and ends in neighbouring stores: V8's vector pairing
+ * makes one 256-bit instruction of two. Sums of 16 bits are for processors whose int8 dot product with 32-bit sums is three instructions; they are faster there without pairing, too.
  */
-function pairedSource(group: number, planes: Planes): string {
+function pairedSource(group: number, planes: Planes, sums: 16 | 32): string {
   const scale = (r: number): string => `f32x4.mul(i32x4.shl(v128.load_splat<u16>(s${r}), 16), xg)`;
   const bias = (r: number): string => `f${r} = f32x4.add(f${r}, f32x4.mul(i32x4.shl(i32x4.extend_low_i16x8_u(v128.load64_zero(b${r})), 16), yy));`;
   return lines(
-    `function ${pairedName(group, planes)}(${oneRowParameters}): void {`,
+    `function ${pairedName(group, planes, sums)}(${oneRowParameters}): void {`,
     byteConstants(4),
+    sums === 32 ? "const zero = i32x4.splat(0);" : "",
     oneRowPointers,
     "let tmp = SCRATCH;",
     "for (let n = n0; n < n1; n++) {",
@@ -285,8 +287,8 @@ function pairedSource(group: number, planes: Planes): string {
     "b0 += 8; b1 += 8;",
     "}",
     "for (let g = 0; g < groups; g++) {",
-    pairedProducts(group, planes),
-    pairedStores(planes),
+    pairedProducts(group, planes, sums),
+    pairedStores(planes, sums),
     "const xg = v128.load_splat<f32>(xs);",
     rows.map((r) => `f${r} = f32x4.add(f${r}, f32x4.mul(f32x4.convert_i32x4_s(i32x4.add(v128.load(tmp, ${32 * r}), v128.load(tmp, ${32 * r + 16}))), ${scale(r)}));`),
     `w0 += ${group / 2}; w1 += ${group / 2}; s0 += 2; s1 += 2; xs += 4; xp += ${group * planes};`,
@@ -297,18 +299,21 @@ function pairedSource(group: number, planes: Planes): string {
   );
 }
 
+const pairedKinds = ([16, 32] as const).flatMap((sums) => pairedGroups.flatMap((group) => ([2, 3] as const).map((planes) => ({ group, planes, sums }))));
+
 /** True when it took the work; false for a row with special values and for groups it is not made for. */
 function oneRowDispatch(): string {
   const args = "w, sc, bi, 2 * begin, 2 * end, N >> 1, <usize>K >> 1, <usize>groups << 1, groups, prep, scales, sums, out, outCode";
   return lines(
-    "function oneRow(a: usize, begin: i32, end: i32, narrow: bool): bool {",
+    "/** Bits of the sums of pairs of blocks; 0: one block at a time. */",
+    "function oneRow(a: usize, begin: i32, end: i32, bits: i32): bool {",
     "const N = load<i32>(a, 28), K = load<i32>(a, 32), group = load<i32>(a, 36), planes = load<i32>(a, 44), outCode = load<i32>(a, 56);",
     "const groups = K / group;",
     "const w = load<usize>(a), sc = load<usize>(a, 4), bi = load<usize>(a, 8), prep = load<usize>(a, 16), out = load<usize>(a, 20);",
     "const scales = prep + <usize>planeBytes(K, planes), sums = scales + (<usize>groups << 2);",
     "if (load<i32>(sums + (<usize>groups << 2))) return false;",
-    "if (ASC_FEATURE_RELAXED_SIMD && narrow) {",
-    pairedGroups.flatMap((g) => ([2, 3] as const).map((planes) => `if (group == ${g} && planes == ${planes}) { ${pairedName(g, planes)}(${args}); return true; }`)),
+    "if (ASC_FEATURE_RELAXED_SIMD) {",
+    pairedKinds.map(({ group, planes, sums }) => `if (bits == ${sums} && group == ${group} && planes == ${planes}) { ${pairedName(group, planes, sums)}(${args}); return true; }`),
     "}",
     oneRowGroups.flatMap((g) => ([2, 3] as const).map((planes) => `if (group == ${g} && planes == ${planes}) { ${oneRowName(g, planes)}(${args}); return true; }`)),
     "return false;",
@@ -344,6 +349,6 @@ export const qmvSource = (): string =>
     widths.flatMap((bits) => ([2, 3] as const).flatMap((planes) => groupsOf(bits).map((g) => spanSource(bits, g, planes)))),
     dispatchSource(),
     oneRowGroups.flatMap((g) => ([2, 3] as const).map((planes) => oneRowSource(g, planes))),
-    pairedGroups.flatMap((g) => ([2, 3] as const).map((planes) => pairedSource(g, planes))),
+    pairedKinds.map(({ group, planes, sums }) => pairedSource(group, planes, sums)),
     oneRowDispatch(),
   );

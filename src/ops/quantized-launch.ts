@@ -82,8 +82,9 @@ const launchPrepared = (prepared: Prepared, steps: readonly Step[], more: readon
 
 /** Few rows times packed [N, K]. */
 export const launchQmv = (inputs: readonly View[], outputs: readonly View[], p: ProductParams): Launch => launchRows("quantized/qmv", inputs, outputs, p);
+export type OneRowEntry = "quantized/qmvRow" | "quantized/qmvRow16" | "quantized/qmvRow32";
 /** One row times packed 4-bit [N, K]. */
-export const launchQmvRow = (inputs: readonly View[], outputs: readonly View[], p: ProductParams): Launch => launchRows("quantized/qmvRow", inputs, outputs, p);
+export const launchQmvRow = (entry: OneRowEntry) => (inputs: readonly View[], outputs: readonly View[], p: ProductParams): Launch => launchRows(entry, inputs, outputs, p);
 
 function launchRows(entry: string, inputs: readonly View[], [out]: readonly View[], p: ProductParams): Launch {
   const x = inputs[0] as View;
