@@ -33,6 +33,22 @@ function relaxedBlock(bits: Bits, planes: Planes, b: number, group: Group): stri
   return out;
 }
 
+/** The same for 4 bits with sums in 16-bit lanes; the first block of a group starts them. */
+function narrowBlock(planes: Planes, b: number, group: Group): string[] {
+  const out: string[] = [];
+  for (const r of rows) out.push(...unpackBytes(4, `w${r}`, b * 16, [`p${r}_${b}`, `q${r}_${b}`]));
+  for (const p of range(planes)) for (const [v, half] of ["p", "q"].entries()) {
+    out.push(`const x${b}_${p}${v} = v128.load(xp, ${16 * vectorAt(isPaired(4, group), planes, b, p, v)});`);
+    for (const r of rows) {
+      const product = `i16x8.relaxed_dot_i8x16_i7x16_s(x${b}_${p}${v}, ${half}${r}_${b})`;
+      out.push(b === 0 && v === 0 ? `let n${r}${p} = ${product};` : `n${r}${p} = i16x8.add(n${r}${p}, ${product});`);
+    }
+  }
+  return out;
+}
+/** Widens the sums to the 32-bit ones of `relaxedBlock`. */
+const widenSums = (planes: Planes): string[] => rows.flatMap((r) => range(planes).map((p) => `const a${r}${p} = i32x4.extadd_pairwise_i16x8_s(n${r}${p});`));
+
 /** The same in the plain build: vectors of 16-bit lanes, one plane less. */
 function plainBlock(bits: Bits, planes: Planes, b: number): string[] {
   const out: string[] = [];
@@ -183,13 +199,14 @@ const oneRowPointers =
 
 /** Groups that the loop for one row of x is made for. */
 const oneRowGroups = [32, 64, 128] as const;
-const oneRowName = (group: number, planes: Planes): string => `one4_${group}_${planes}`;
+const oneRowName = (group: number, planes: Planes, narrow = false): string => `one4_${group}_${planes}${narrow ? "_16" : ""}`;
 
 /**
  * `one4_<group>_<planes>`: the rows n0 .. n1 and half + n0 .. half + n1 of 4-bit weights with bfloat16 scales times one row of x: what decoding does all the time.
  * The same operations in the same order as `span`, so the results have the same bits; scales are read in the loop instead of being prepared for four rows.
+ * `narrow` is for processors whose int8 dot product with 32-bit sums is three instructions: products of a group (at most 16 of 15 * 127 in a lane) are added up in 16 bits first.
  */
-function oneRowSource(group: number, planes: Planes): string {
+function oneRowSource(group: number, planes: Planes, narrow: boolean): string {
   const accumulators = (relaxed: boolean): string[] => rows.flatMap((r) => range(relaxed ? planes : planes - 1).map((p) => `a${r}${p}`));
   const blockBytes = (relaxed: boolean): number => (relaxed ? 32 * planes : 64 * (planes - 1));
   const scale = (r: number): string => `f32x4.mul(i32x4.shl(v128.load_splat<u16>(s${r}), 16), xg)`;
@@ -206,8 +223,9 @@ function oneRowSource(group: number, planes: Planes): string {
     "b0 += 8; b1 += 8;",
     "}",
     "for (let g = 0; g < groups; g++) {",
-    `let ${accumulators(relaxed).map((z) => `${z} = i32x4.splat(0)`).join(", ")};`,
-    ...range(group / 32).flatMap((b) => (relaxed ? relaxedBlock(4, planes, b, group as Group) : plainBlock(4, planes, b))),
+    ...(narrow ? [] : [`let ${accumulators(relaxed).map((z) => `${z} = i32x4.splat(0)`).join(", ")};`]),
+    ...range(group / 32).flatMap((b) => (narrow ? narrowBlock(planes, b, group as Group) : relaxed ? relaxedBlock(4, planes, b, group as Group) : plainBlock(4, planes, b))),
+    ...(narrow ? widenSums(planes) : []),
     "const xg = v128.load_splat<f32>(xs);",
     ...end(relaxed),
     `w0 += ${group / 2}; w1 += ${group / 2}; s0 += 2; s1 += 2; xs += 4; xp += ${blockBytes(relaxed) * (group / 32)};`,
@@ -216,11 +234,10 @@ function oneRowSource(group: number, planes: Planes): string {
     "}",
   ];
   return lines(
-    `function ${oneRowName(group, planes)}(${oneRowParameters}): void {`,
+    `function ${oneRowName(group, planes, narrow)}(${oneRowParameters}): void {`,
     "if (ASC_FEATURE_RELAXED_SIMD) {",
     body(true),
-    "} else {",
-    body(false),
+    ...(narrow ? [] : ["} else {", ...body(false)]),
     "}",
     "}",
   );
@@ -230,7 +247,7 @@ function oneRowSource(group: number, planes: Planes): string {
 const pairedGroups = [64, 128] as const;
 const pairedName = (group: number, planes: Planes, sums: 16 | 32): string => `pair4_${group}_${planes}_${sums}`;
 
-/** Products of a group of both rows, in lanes of 16 or 32 bits: `s<row><half><plane>`. A group of 128 adds 16 products of at most 15 * 127 to a lane. */
+/** Products of a group of both rows, in lanes of 16 or 32 bits: `s<row><half><plane>`. */
 function pairedProducts(group: number, planes: Planes, sums: 16 | 32): string[] {
   const out: string[] = [];
   const started = new Set<string>();
@@ -268,7 +285,7 @@ function pairedStores(planes: Planes, sums: 16 | 32): string[] {
 
 /**
  * `pair4_<group>_<planes>_<sums>`: as one4, with the same bits in the results. Everything is done twice, on neighbouring vectors, and ends in neighbouring stores: V8's vector pairing
- * makes one 256-bit instruction of two. Sums of 16 bits are for processors whose int8 dot product with 32-bit sums is three instructions; they are faster there without pairing, too.
+ * makes one 256-bit instruction of two. Without it, twice the accumulators do not fit the registers.
  */
 function pairedSource(group: number, planes: Planes, sums: 16 | 32): string {
   const scale = (r: number): string => `f32x4.mul(i32x4.shl(v128.load_splat<u16>(s${r}), 16), xg)`;
@@ -305,15 +322,16 @@ const pairedKinds = ([16, 32] as const).flatMap((sums) => pairedGroups.flatMap((
 function oneRowDispatch(): string {
   const args = "w, sc, bi, 2 * begin, 2 * end, N >> 1, <usize>K >> 1, <usize>groups << 1, groups, prep, scales, sums, out, outCode";
   return lines(
-    "/** Bits of the sums of pairs of blocks; 0: one block at a time. */",
-    "function oneRow(a: usize, begin: i32, end: i32, bits: i32): bool {",
+    "/** `bits`: of the sums; `pairs`: blocks are taken in pairs. */",
+    "function oneRow(a: usize, begin: i32, end: i32, bits: i32, pairs: bool): bool {",
     "const N = load<i32>(a, 28), K = load<i32>(a, 32), group = load<i32>(a, 36), planes = load<i32>(a, 44), outCode = load<i32>(a, 56);",
     "const groups = K / group;",
     "const w = load<usize>(a), sc = load<usize>(a, 4), bi = load<usize>(a, 8), prep = load<usize>(a, 16), out = load<usize>(a, 20);",
     "const scales = prep + <usize>planeBytes(K, planes), sums = scales + (<usize>groups << 2);",
     "if (load<i32>(sums + (<usize>groups << 2))) return false;",
     "if (ASC_FEATURE_RELAXED_SIMD) {",
-    pairedKinds.map(({ group, planes, sums }) => `if (bits == ${sums} && group == ${group} && planes == ${planes}) { ${pairedName(group, planes, sums)}(${args}); return true; }`),
+    pairedKinds.map(({ group, planes, sums }) => `if (pairs && bits == ${sums} && group == ${group} && planes == ${planes}) { ${pairedName(group, planes, sums)}(${args}); return true; }`),
+    oneRowGroups.flatMap((g) => ([2, 3] as const).map((planes) => `if (bits == 16 && group == ${g} && planes == ${planes}) { ${oneRowName(g, planes, true)}(${args}); return true; }`)),
     "}",
     oneRowGroups.flatMap((g) => ([2, 3] as const).map((planes) => `if (group == ${g} && planes == ${planes}) { ${oneRowName(g, planes)}(${args}); return true; }`)),
     "return false;",
@@ -348,7 +366,7 @@ export const qmvSource = (): string =>
     termsSource("terms128", 128),
     widths.flatMap((bits) => ([2, 3] as const).flatMap((planes) => groupsOf(bits).map((g) => spanSource(bits, g, planes)))),
     dispatchSource(),
-    oneRowGroups.flatMap((g) => ([2, 3] as const).map((planes) => oneRowSource(g, planes))),
+    oneRowGroups.flatMap((g) => ([2, 3] as const).flatMap((planes) => [oneRowSource(g, planes, false), oneRowSource(g, planes, true)])),
     pairedKinds.map(({ group, planes, sums }) => pairedSource(group, planes, sums)),
     oneRowDispatch(),
   );

@@ -82,7 +82,7 @@ const launchPrepared = (prepared: Prepared, steps: readonly Step[], more: readon
 
 /** Few rows times packed [N, K]. */
 export const launchQmv = (inputs: readonly View[], outputs: readonly View[], p: ProductParams): Launch => launchRows("quantized/qmv", inputs, outputs, p);
-export type OneRowEntry = "quantized/qmvRow" | "quantized/qmvRow16" | "quantized/qmvRow32";
+export type OneRowEntry = `quantized/qmv${"Row" | "Row16" | "Pair16" | "Pair32"}`;
 /** One row times packed 4-bit [N, K]. */
 export const launchQmvRow = (entry: OneRowEntry) => (inputs: readonly View[], outputs: readonly View[], p: ProductParams): Launch => launchRows(entry, inputs, outputs, p);
 

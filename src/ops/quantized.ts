@@ -113,7 +113,7 @@ const transposed = (name: Kernel["name"], launch: Kernel<ProductParams>["launch"
     launch,
   });
 /**
- * A kernel that decoding a 4-bit model needs: one row, and shapes that leave no remainders. Three do the same work, with the same bits in the results; `worse` tells when
+ * A kernel that decoding a 4-bit model needs: one row, and shapes that leave no remainders. Four do the same work, with the same bits in the results; `worse` tells when
  * another one is faster.
  */
 const oneRow = (entry: OneRowEntry, worse?: (groupSize: number) => string | undefined): Kernel<ProductParams> => affineOnly({
@@ -130,11 +130,17 @@ const oneRow = (entry: OneRowEntry, worse?: (groupSize: number) => string | unde
   },
   launch: launchQmvRow(entry),
 });
-/** Why blocks can not be taken in pairs. */
-const unpaired = (groupSize: number): string | undefined => (!engine.relaxed ? "cannot: needs relaxed SIMD" : groupSize < 64 ? "cannot: needs groups of 64 or 128" : undefined);
+const oneInstruction = "slower: the processor's int8 dot product with 32-bit sums is one instruction";
+/** Why blocks are not taken in pairs. */
+function unpaired(groupSize: number): string | undefined {
+  if (!engine.relaxed) return "cannot: needs relaxed SIMD";
+  if (groupSize < 64) return "cannot: needs groups of 64 or 128";
+  return engine.pairing ? undefined : "slower: vectors are not paired (MLX_WASM_REVEC)";
+}
 const oneRowKernels = [
-  oneRow("quantized/qmvRow16", (groupSize) => unpaired(groupSize) ?? (engine.int8Dot ? "slower: the processor has an int8 dot product with 32-bit sums" : undefined)),
-  oneRow("quantized/qmvRow32", (groupSize) => unpaired(groupSize) ?? (engine.pairing ? undefined : "slower: vectors are not paired (MLX_WASM_REVEC)")),
+  oneRow("quantized/qmvPair16", (groupSize) => unpaired(groupSize) ?? (engine.int8Dot ? oneInstruction : undefined)),
+  oneRow("quantized/qmvPair32", unpaired),
+  oneRow("quantized/qmvRow16", () => (!engine.relaxed ? "cannot: needs relaxed SIMD" : engine.int8Dot ? oneInstruction : undefined)),
   oneRow("quantized/qmvRow"),
 ];
 /** The kernel for packed [K, N]. */

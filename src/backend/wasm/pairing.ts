@@ -152,7 +152,7 @@ function quantizedResults(stand: Stand, relaxed: boolean): [string, Uint8Array][
   const run = (name: string, words: readonly number[], units: number): void => (q[name] as Kernel)(stand.words(words), 0, units);
   run("prepare", [x, prepared, 1, K, group, float32Code, 4, planes], 1);
   const terms16 = randomTerms(stand, (N * K) / group);
-  for (const name of ["qmvRow16", "qmvRow32"]) {
+  for (const name of ["qmvPair16", "qmvPair32"]) {
     stand.bytes(out, 4 * N).fill(0);
     run(name, common(1, 12).map((word, i) => (i === 1 || i === 2 ? terms16 : word)), N / 4);
     keep(name, 1);
