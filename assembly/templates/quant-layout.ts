@@ -11,13 +11,18 @@ export type Planes = 2 | 3;
 export const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 export const lines = (...parts: (string | readonly string[])[]): string => parts.flat().join("\n");
 
+/**
+ * The order of 4 bits for groups of two or four blocks: for each pair of blocks and plane the vectors [low 0, low 1, high 0, high 1], so that the same work on both blocks uses
+ * neighbouring vectors, which V8's vector pairing joins.
+ */
+export const pairedOrder = 4;
 /** Code of the order in which a block is unpacked; widths with one code share prepared activations. */
 export const orderOf = (bits: number): number => (bits === 4 ? 1 : bits === 2 ? 2 : bits === 8 ? 3 : 0);
 
 /** Weight indices (0 .. 31) of the lanes of the two byte vectors of a block. */
 export function byteOrder(order: number): number[][] {
   const by = (step: number, first: number): number[] => range(32 / step).map((i) => first + step * i);
-  if (order === 1) return [by(2, 0), by(2, 1)];
+  if (order === 1 || order === pairedOrder) return [by(2, 0), by(2, 1)];
   if (order === 2) return [[...by(4, 0), ...by(4, 2)], [...by(4, 1), ...by(4, 3)]];
   return [range(16), range(16).map((i) => i + 16)];
 }

@@ -2,7 +2,7 @@
  * Preparation of activations: each group of a row becomes integers x = scale * v, split into planes of 7 bits for the int8 dot product
  * (relaxed build) or into 16-bit planes (plain build), in the order in which weights are unpacked.
  */
-import { type Planes, byteOrder, halfOrder, lines, range } from "./quant-layout.ts";
+import { type Planes, byteOrder, halfOrder, lines, pairedOrder, range } from "./quant-layout.ts";
 
 /** Largest |v|. 8-bit weights need unsigned planes, which leave one bit less. */
 export const largest = (order: number, planes: Planes): number =>
@@ -22,6 +22,9 @@ const put = (tile: boolean, index: number, d: string, value: string, name: strin
   tile
     ? [`const ${name} = ${value};`, ...range(4).map((l) => `v128.store32_lane(${d}, ${name}, ${l}, ${(index * 4 + l) * 16});`)]
     : [`v128.store(${d}, ${value}, ${index * 16});`];
+
+/** Bytes between the two vectors of a block of one plane: in pairs of blocks, vectors of one kind lie next to each other. */
+const vectorGap = (order: number): number => (order === pairedOrder ? 2 : 1);
 
 function relaxedPlanes(order: number, planes: Planes, tile: boolean): string[] {
   const out: string[] = [];
@@ -46,7 +49,7 @@ function relaxedPlanes(order: number, planes: Planes, tile: boolean): string[] {
     vectors.forEach((ks, v) => {
       const whole = ks.every((k, i) => k === ks[0] as number + i);
       const value = whole ? (v === 0 ? `l${p}` : `m${p}`) : `i8x16.shuffle(l${p}, m${p}, ${ks.join(", ")})`;
-      out.push(...put(tile, v, `d + ${p} * plane`, value, `s${p}${v}`));
+      out.push(...put(tile, v * vectorGap(order), `d + ${p} * plane`, value, `s${p}${v}`));
     });
   }
   return out;
@@ -75,12 +78,15 @@ function groupSource(order: number, planes: Planes, tile: boolean): string {
     `function group${order}_${planes}${tile ? "t" : ""}(p: usize, r: v128, d: usize, plane: usize, block: usize, blocks: i32): v128 {`,
     "const magic = f32x4.splat(12582912), bits = i32x4.splat(0x4b400000);",
     "let sum = i32x4.splat(0);",
-    "for (; blocks > 0; blocks--, p += 128, d += block) {",
+    order === pairedOrder ? "if (ASC_FEATURE_RELAXED_SIMD) plane = 64;" : "",
+    "for (; blocks > 0; blocks--, p += 128) {",
     range(8).map((i) => `const v${i} = i32x4.sub(f32x4.add(f32x4.mul(v128.load(p, ${16 * i}), r), magic), bits);`),
     "if (ASC_FEATURE_RELAXED_SIMD) {",
     relaxedPlanes(order, planes, tile),
+    order === pairedOrder ? `d += blocks & 1 ? ${64 * planes - 16} : 16;` : "d += block;",
     "} else {",
     plainPlanes(order, planes, tile),
+    "d += block;",
     "}",
     "sum = i32x4.add(sum, i32x4.add(i32x4.add(i32x4.add(v0, v1), i32x4.add(v2, v3)), i32x4.add(i32x4.add(v4, v5), i32x4.add(v6, v7))));",
     "}",
@@ -90,20 +96,22 @@ function groupSource(order: number, planes: Planes, tile: boolean): string {
 }
 
 /** Functions `groupRow` and `groupTile`, which choose by the kind of planes, order * 4 + planes. */
-export function prepareSource(orders: readonly number[] = [0, 1, 2, 3]): string {
+export function prepareSource(orders: readonly number[] = [0, 1, 2, 3, pairedOrder]): string {
   const kinds = ([2, 3] as const).flatMap((planes) => orders.map((order) => ({ order, planes })));
-  const choose = (name: string, suffix: string): string[] => [
+  const tileKinds = kinds.filter((k) => k.order !== pairedOrder);
+  const choose = (name: string, suffix: string, made: readonly { order: number; planes: Planes }[]): string[] => [
     `function ${name}(kind: i32, p: usize, r: v128, d: usize, plane: usize, block: usize, blocks: i32): v128 {`,
     "switch (kind) {",
-    ...kinds.map((k) => `case ${k.order * 4 + k.planes}: return group${k.order}_${k.planes}${suffix}(p, r, d, plane, block, blocks);`),
+    ...made.map((k) => `case ${k.order * 4 + k.planes}: return group${k.order}_${k.planes}${suffix}(p, r, d, plane, block, blocks);`),
     "}",
     "return r;",
     "}",
   ];
   return lines(
-    kinds.flatMap((k) => [groupSource(k.order, k.planes, false), groupSource(k.order, k.planes, true)]),
-    choose("groupRow", ""),
-    choose("groupTile", "t"),
+    kinds.map((k) => groupSource(k.order, k.planes, false)),
+    tileKinds.map((k) => groupSource(k.order, k.planes, true)),
+    choose("groupRow", "", kinds),
+    choose("groupTile", "t", tileKinds),
     "/** Largest |v| of a kind of planes. */",
     "function largest(kind: i32): f32 {",
     "switch (kind) {",

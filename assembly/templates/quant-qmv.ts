@@ -10,14 +10,19 @@ const spanName = (bits: Bits, group: Group, planes: Planes): string => `span${bi
 /** Rows that are multiplied at a time. */
 const rows = [0, 1];
 
+/** The groups whose activations lie in pairs of blocks (see `pairedOrder`). */
+const isPaired = (bits: Bits, group: Group): boolean => bits === 4 && (group === 64 || group === 128);
+/** Place of vector `v` of plane `p` of block `b`, in vectors. */
+const vectorAt = (paired: boolean, planes: Planes, b: number, p: number, v: number): number => (paired ? ((b >> 1) * planes + p) * 4 + v * 2 + (b & 1) : (b * planes + p) * 2 + v);
+
 /** Products of one block of both rows with the planes of x, relaxed build: vectors of bytes. */
-function relaxedBlock(bits: Bits, planes: Planes, b: number): string[] {
+function relaxedBlock(bits: Bits, planes: Planes, b: number, group: Group): string[] {
   const out: string[] = [];
   for (const r of rows) out.push(...unpackBytes(bits, `w${r}`, b * 4 * bits, [`p${r}_${b}`, `q${r}_${b}`]));
   for (const p of range(planes)) {
     for (const [v, half] of ["p", "q"].entries()) {
       const x = `x${b}_${p}${v}`;
-      out.push(`const ${x} = v128.load(xp, ${((b * planes + p) * 2 + v) * 16});`);
+      out.push(`const ${x} = v128.load(xp, ${16 * vectorAt(isPaired(bits, group), planes, b, p, v)});`);
       for (const r of rows) {
         const w = `${half}${r}_${b}`;
         out.push(`a${r}${p} = i32x4.relaxed_dot_i8x16_i7x16_add_s(${bits === 8 ? `${w}, ${x}` : `${x}, ${w}`}, a${r}${p});`);
@@ -27,6 +32,22 @@ function relaxedBlock(bits: Bits, planes: Planes, b: number): string[] {
   if (bits === 8) for (const r of rows) for (const half of ["p", "q"]) out.push(`z${r} = i32x4.relaxed_dot_i8x16_i7x16_add_s(${half}${r}_${b}, ones, z${r});`);
   return out;
 }
+
+/** The same for 4 bits with sums in 16-bit lanes; the first block of a group starts them. */
+function narrowBlock(planes: Planes, b: number, group: Group): string[] {
+  const out: string[] = [];
+  for (const r of rows) out.push(...unpackBytes(4, `w${r}`, b * 16, [`p${r}_${b}`, `q${r}_${b}`]));
+  for (const p of range(planes)) for (const [v, half] of ["p", "q"].entries()) {
+    out.push(`const x${b}_${p}${v} = v128.load(xp, ${16 * vectorAt(isPaired(4, group), planes, b, p, v)});`);
+    for (const r of rows) {
+      const product = `i16x8.relaxed_dot_i8x16_i7x16_s(x${b}_${p}${v}, ${half}${r}_${b})`;
+      out.push(b === 0 && v === 0 ? `let n${r}${p} = ${product};` : `n${r}${p} = i16x8.add(n${r}${p}, ${product});`);
+    }
+  }
+  return out;
+}
+/** Widens the sums to the 32-bit ones of `relaxedBlock`. */
+const widenSums = (planes: Planes): string[] => rows.flatMap((r) => range(planes).map((p) => `const a${r}${p} = i32x4.extadd_pairwise_i16x8_s(n${r}${p});`));
 
 /** The same in the plain build: vectors of 16-bit lanes, one plane less. */
 function plainBlock(bits: Bits, planes: Planes, b: number): string[] {
@@ -63,7 +84,7 @@ function groupEnd(bits: Bits, planes: Planes, relaxed: boolean): string[] {
 function groupLoop(bits: Bits, group: Group, planes: Planes, relaxed: boolean): string[] {
   const accumulators = relaxed ? planes : planes - 1;
   const zeros = rows.flatMap((r) => [...range(accumulators).map((p) => `a${r}${p}`), ...(relaxed && bits === 8 ? [`z${r}`] : [])]);
-  const block = (b: number): string[] => (relaxed ? relaxedBlock(bits, planes, b) : plainBlock(bits, planes, b));
+  const block = (b: number): string[] => (relaxed ? relaxedBlock(bits, planes, b, group) : plainBlock(bits, planes, b));
   const blockBytes = relaxed ? 32 * planes : 64 * (planes - 1);
   const advance = (n: number): string => `${rows.map((r) => `w${r} += ${4 * bits * n};`).join(" ")} xp += ${blockBytes * n};`;
   const body = group === "any" ? ["for (let b = 0; b < blocks; b++) {", ...block(0), advance(1), "}"] : [...range(group / 32).flatMap(block), advance(group / 32)];
@@ -171,15 +192,21 @@ function spanSource(bits: Bits, group: Group, planes: Planes): string {
   );
 }
 
+const oneRowParameters =
+  "w: usize, sc: usize, bi: usize, n0: i32, n1: i32, half: i32, wr: usize, sr: usize, groups: i32, prep: usize, scales: usize, sums: usize, out: usize, outCode: i32";
+const oneRowPointers =
+  "let w0 = w + <usize>n0 * wr, w1 = w0 + <usize>half * wr, s0 = sc + <usize>n0 * sr, s1 = s0 + <usize>half * sr, b0 = bi + <usize>n0 * sr, b1 = b0 + <usize>half * sr;";
+
 /** Groups that the loop for one row of x is made for. */
 const oneRowGroups = [32, 64, 128] as const;
-const oneRowName = (group: number, planes: Planes): string => `one4_${group}_${planes}`;
+const oneRowName = (group: number, planes: Planes, narrow = false): string => `one4_${group}_${planes}${narrow ? "_16" : ""}`;
 
 /**
  * `one4_<group>_<planes>`: the rows n0 .. n1 and half + n0 .. half + n1 of 4-bit weights with bfloat16 scales times one row of x: what decoding does all the time.
  * The same operations in the same order as `span`, so the results have the same bits; scales are read in the loop instead of being prepared for four rows.
+ * `narrow` is for processors whose int8 dot product with 32-bit sums is three instructions: products of a group (at most 16 of 15 * 127 in a lane) are added up in 16 bits first.
  */
-function oneRowSource(group: number, planes: Planes): string {
+function oneRowSource(group: number, planes: Planes, narrow: boolean): string {
   const accumulators = (relaxed: boolean): string[] => rows.flatMap((r) => range(relaxed ? planes : planes - 1).map((p) => `a${r}${p}`));
   const blockBytes = (relaxed: boolean): number => (relaxed ? 32 * planes : 64 * (planes - 1));
   const scale = (r: number): string => `f32x4.mul(i32x4.shl(v128.load_splat<u16>(s${r}), 16), xg)`;
@@ -187,7 +214,7 @@ function oneRowSource(group: number, planes: Planes): string {
   const end = (relaxed: boolean): string[] => groupEnd(4, planes, relaxed).map((line, r) => line.replace(`v128.load_splat<f32>(t${r})`, scale(r)));
   const body = (relaxed: boolean): string[] => [
     ...(relaxed ? byteConstants(4) : halfConstants(4)),
-    "let w0 = w + <usize>n0 * wr, w1 = w0 + <usize>half * wr, s0 = sc + <usize>n0 * sr, s1 = s0 + <usize>half * sr, b0 = bi + <usize>n0 * sr, b1 = b0 + <usize>half * sr;",
+    oneRowPointers,
     "for (let n = n0; n < n1; n++) {",
     "let xp = prep, xs = scales, f0 = f32x4.splat(0), f1 = f32x4.splat(0);",
     "for (let y = sums, e = sums + (<usize>groups << 2); y < e; y += 16) {",
@@ -196,8 +223,9 @@ function oneRowSource(group: number, planes: Planes): string {
     "b0 += 8; b1 += 8;",
     "}",
     "for (let g = 0; g < groups; g++) {",
-    `let ${accumulators(relaxed).map((z) => `${z} = i32x4.splat(0)`).join(", ")};`,
-    ...range(group / 32).flatMap((b) => (relaxed ? relaxedBlock(4, planes, b) : plainBlock(4, planes, b))),
+    ...(narrow ? [] : [`let ${accumulators(relaxed).map((z) => `${z} = i32x4.splat(0)`).join(", ")};`]),
+    ...range(group / 32).flatMap((b) => (narrow ? narrowBlock(planes, b, group as Group) : relaxed ? relaxedBlock(4, planes, b, group as Group) : plainBlock(4, planes, b))),
+    ...(narrow ? widenSums(planes) : []),
     "const xg = v128.load_splat<f32>(xs);",
     ...end(relaxed),
     `w0 += ${group / 2}; w1 += ${group / 2}; s0 += 2; s1 += 2; xs += 4; xp += ${blockBytes(relaxed) * (group / 32)};`,
@@ -206,26 +234,105 @@ function oneRowSource(group: number, planes: Planes): string {
     "}",
   ];
   return lines(
-    `function ${oneRowName(group, planes)}(w: usize, sc: usize, bi: usize, n0: i32, n1: i32, half: i32, wr: usize, sr: usize, groups: i32, prep: usize, scales: usize, sums: usize, out: usize, outCode: i32): void {`,
+    `function ${oneRowName(group, planes, narrow)}(${oneRowParameters}): void {`,
     "if (ASC_FEATURE_RELAXED_SIMD) {",
     body(true),
-    "} else {",
-    body(false),
+    ...(narrow ? [] : ["} else {", ...body(false)]),
     "}",
     "}",
   );
 }
 
+/** Groups of whole pairs of blocks, which the loop below is made for. */
+const pairedGroups = [64, 128] as const;
+const pairedName = (group: number, planes: Planes, sums: 16 | 32): string => `pair4_${group}_${planes}_${sums}`;
+
+/** Products of a group of both rows, in lanes of 16 or 32 bits: `s<row><half><plane>`. */
+function pairedProducts(group: number, planes: Planes, sums: 16 | 32): string[] {
+  const out: string[] = [];
+  const started = new Set<string>();
+  const halves = [0, 1];
+  for (const q of range(group / 64)) {
+    for (const r of rows) out.push(`const v${q}${r}0 = v128.load(w${r}, ${32 * q}), v${q}${r}1 = v128.load(w${r}, ${32 * q + 16});`);
+    for (const r of rows) for (const h of halves) out.push(`const p${q}${r}${h} = v128.and(v${q}${r}${h}, mask);`);
+    for (const r of rows) for (const h of halves) out.push(`const q${q}${r}${h} = v128.and(i16x8.shr_u(v${q}${r}${h}, 4), mask);`);
+    for (const p of range(planes)) {
+      for (const [v, part] of ["p", "q"].entries()) {
+        for (const h of halves) out.push(`const x${q}${p}${v}${h} = v128.load(xp, ${((q * planes + p) * 4 + 2 * v + h) * 16});`);
+        for (const r of rows) for (const h of halves) {
+          const sum = `s${r}${h}${p}`;
+          const factors = `x${q}${p}${v}${h}, ${part}${q}${r}${h}`;
+          const product = `i16x8.relaxed_dot_i8x16_i7x16_s(${factors})`;
+          if (sums === 32) out.push(`${started.has(sum) ? "" : "let "}${sum} = i32x4.relaxed_dot_i8x16_i7x16_add_s(${factors}, ${started.has(sum) ? sum : "zero"});`);
+          else out.push(started.has(sum) ? `${sum} = i16x8.add(${sum}, ${product});` : `let ${sum} = ${product};`);
+          started.add(sum);
+        }
+      }
+    }
+  }
+  return out;
+}
+/** The products of planes, widened and added up; both halves of a row go to neighbouring places of the scratch area. */
+function pairedStores(planes: Planes, sums: 16 | 32): string[] {
+  const out: string[] = [];
+  for (const r of rows) for (const h of [0, 1]) {
+    const wide = (p: number): string => (sums === 32 ? `s${r}${h}${p}` : `i32x4.extadd_pairwise_i16x8_s(s${r}${h}${p})`);
+    out.push(`const t${r}${h} = ${range(planes).slice(1).reduce((sum, p) => `i32x4.add(i32x4.shl(${sum}, 7), ${wide(p)})`, wide(0))};`);
+  }
+  for (const r of rows) out.push(`v128.store(tmp, t${r}0, ${32 * r}); v128.store(tmp, t${r}1, ${32 * r + 16});`);
+  return out;
+}
+
+/**
+ * `pair4_<group>_<planes>_<sums>`: as one4, with the same bits in the results. Everything is done twice, on neighbouring vectors, and ends in neighbouring stores: V8's vector pairing
+ * makes one 256-bit instruction of two. Without it, twice the accumulators do not fit the registers.
+ */
+function pairedSource(group: number, planes: Planes, sums: 16 | 32): string {
+  const scale = (r: number): string => `f32x4.mul(i32x4.shl(v128.load_splat<u16>(s${r}), 16), xg)`;
+  const bias = (r: number): string => `f${r} = f32x4.add(f${r}, f32x4.mul(i32x4.shl(i32x4.extend_low_i16x8_u(v128.load64_zero(b${r})), 16), yy));`;
+  return lines(
+    `function ${pairedName(group, planes, sums)}(${oneRowParameters}): void {`,
+    byteConstants(4),
+    sums === 32 ? "const zero = i32x4.splat(0);" : "",
+    oneRowPointers,
+    "let tmp = SCRATCH;",
+    "for (let n = n0; n < n1; n++) {",
+    "let xp = prep, xs = scales, f0 = f32x4.splat(0), f1 = f32x4.splat(0);",
+    "for (let y = sums, e = sums + (<usize>groups << 2); y < e; y += 16) {",
+    "const yy = v128.load(y);",
+    rows.map(bias),
+    "b0 += 8; b1 += 8;",
+    "}",
+    "for (let g = 0; g < groups; g++) {",
+    pairedProducts(group, planes, sums),
+    pairedStores(planes, sums),
+    "const xg = v128.load_splat<f32>(xs);",
+    rows.map((r) => `f${r} = f32x4.add(f${r}, f32x4.mul(f32x4.convert_i32x4_s(i32x4.add(v128.load(tmp, ${32 * r}), v128.load(tmp, ${32 * r + 16}))), ${scale(r)}));`),
+    `w0 += ${group / 2}; w1 += ${group / 2}; s0 += 2; s1 += 2; xs += 4; xp += ${group * planes};`,
+    "}",
+    "storePair(outCode, out, n, half + n, sums4(f0, f1, f0, f1));",
+    "}",
+    "}",
+  );
+}
+
+const pairedKinds = ([16, 32] as const).flatMap((sums) => pairedGroups.flatMap((group) => ([2, 3] as const).map((planes) => ({ group, planes, sums }))));
+
 /** True when it took the work; false for a row with special values and for groups it is not made for. */
 function oneRowDispatch(): string {
   const args = "w, sc, bi, 2 * begin, 2 * end, N >> 1, <usize>K >> 1, <usize>groups << 1, groups, prep, scales, sums, out, outCode";
   return lines(
-    "function oneRow(a: usize, begin: i32, end: i32): bool {",
+    "/** `bits`: of the sums; `pairs`: blocks are taken in pairs. */",
+    "function oneRow(a: usize, begin: i32, end: i32, bits: i32, pairs: bool): bool {",
     "const N = load<i32>(a, 28), K = load<i32>(a, 32), group = load<i32>(a, 36), planes = load<i32>(a, 44), outCode = load<i32>(a, 56);",
     "const groups = K / group;",
     "const w = load<usize>(a), sc = load<usize>(a, 4), bi = load<usize>(a, 8), prep = load<usize>(a, 16), out = load<usize>(a, 20);",
     "const scales = prep + <usize>planeBytes(K, planes), sums = scales + (<usize>groups << 2);",
     "if (load<i32>(sums + (<usize>groups << 2))) return false;",
+    "if (ASC_FEATURE_RELAXED_SIMD) {",
+    pairedKinds.map(({ group, planes, sums }) => `if (pairs && bits == ${sums} && group == ${group} && planes == ${planes}) { ${pairedName(group, planes, sums)}(${args}); return true; }`),
+    oneRowGroups.flatMap((g) => ([2, 3] as const).map((planes) => `if (bits == 16 && group == ${g} && planes == ${planes}) { ${oneRowName(g, planes, true)}(${args}); return true; }`)),
+    "}",
     oneRowGroups.flatMap((g) => ([2, 3] as const).map((planes) => `if (group == ${g} && planes == ${planes}) { ${oneRowName(g, planes)}(${args}); return true; }`)),
     "return false;",
     "}",
@@ -259,6 +366,7 @@ export const qmvSource = (): string =>
     termsSource("terms128", 128),
     widths.flatMap((bits) => ([2, 3] as const).flatMap((planes) => groupsOf(bits).map((g) => spanSource(bits, g, planes)))),
     dispatchSource(),
-    oneRowGroups.flatMap((g) => ([2, 3] as const).map((planes) => oneRowSource(g, planes))),
+    oneRowGroups.flatMap((g) => ([2, 3] as const).flatMap((planes) => [oneRowSource(g, planes, false), oneRowSource(g, planes, true)])),
+    pairedKinds.map(({ group, planes, sums }) => pairedSource(group, planes, sums)),
     oneRowDispatch(),
   );

@@ -128,7 +128,19 @@ const qmv = `
  * for qmv, which takes the row when it has special values.
  */
 export function qmvRow(a: usize, begin: i32, end: i32): void {
-  if (!oneRow(a, begin, end)) qmv(a, begin, end);
+  if (!oneRow(a, begin, end, 32, false)) qmv(a, begin, end);
+}
+/** The same with sums in 16 bits (relaxed build). */
+export function qmvRow16(a: usize, begin: i32, end: i32): void {
+  if (!oneRow(a, begin, end, 16, false)) qmv(a, begin, end);
+}
+/** The same with sums in 16 bits, for vector pairing (relaxed build, groups of 64 and 128). */
+export function qmvPair16(a: usize, begin: i32, end: i32): void {
+  if (!oneRow(a, begin, end, 16, true)) qmv(a, begin, end);
+}
+/** The same with sums in 32 bits, for vector pairing. */
+export function qmvPair32(a: usize, begin: i32, end: i32): void {
+  if (!oneRow(a, begin, end, 32, true)) qmv(a, begin, end);
 }
 
 /**

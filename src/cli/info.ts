@@ -26,6 +26,7 @@ export function infoCommand(options: { json?: boolean }): void {
     ["CPU features", i.cpuFeatures?.join(" ") || "unknown"],
     ["Cores", `${i.cores} usable, ${i.threads} threads used (MLX_THREADS)`],
     ["Kernels", i.kernels],
+    ["Vector pairs", i.pairing],
     ["Memory", `${gib(i.memoryTotal)}, ${gib(i.memoryFree)} free; arrays may take ${gib(i.memoryLimit)}`],
     ...i.backends.map((b): [string, string] => [`Backend ${b.device}`, b.available ? "available" : `not available: ${b.reason ?? "no reason known"}`]),
     ["GPU", gpuLine(i.vulkan)],

@@ -14,6 +14,7 @@ export const flags = {
   MLX_COLLECT: { type: "boolean", default: true, doc: "ask V8 now and then, between events, to look for arrays that nobody holds (1 % of the time at most)" },
   MLX_REPLAY: { type: "boolean", default: true, doc: "record the work of a decode step once and run it again for each token" },
   MLX_RELAXED_SIMD: { type: "string", default: "auto", doc: "`auto`, `0` (plain SIMD kernels only) or `1` (relaxed SIMD where the engine runs it correctly)" },
+  MLX_WASM_REVEC: { type: "boolean", default: false, doc: "let V8 pair the vector instructions of CPU kernels (its experimental flag `--experimental-wasm-revectorize`, Node 24 or newer on x64), if kernels give the same results in a test at the start" },
   MLX_MEMORY_LIMIT: { type: "integer", default: 0, doc: "most bytes that arrays may take; 0 means all that 32-bit WebAssembly can address" },
   MLX_STALL_SECONDS: { type: "integer", default: 60, doc: "seconds without any progress of the worker threads after which a wait gives up with an error" },
   MLX_VK_DEVICE: { type: "string", default: "", doc: "Vulkan device by number or part of its name; empty: the best one that is not a software rasterizer" },

@@ -1,9 +1,9 @@
 /** What this machine offers to the backends, and what of it is used. */
-import { readFileSync } from "node:fs";
 import { arch, availableParallelism, cpus, freemem, platform, release, totalmem } from "node:os";
 import { loadAddon } from "../backend/vulkan/addon.ts";
 import { vulkanStatus } from "../backend/vulkan/device.ts";
 import { vulkanBackend } from "../backend/vulkan/index.ts";
+import { cpuFeatures } from "../backend/wasm/features.ts";
 import { wasmBackend } from "../backend/wasm/index.ts";
 import { relaxedSimdWorks } from "../backend/wasm/modules.ts";
 import { type Device, type DeviceType, backends, defaultDevice, defaultStream, isAvailable } from "../core/device.ts";
@@ -22,6 +22,8 @@ export interface SystemInfo {
   threads: number;
   /** Which build of the kernels runs, and why. */
   kernels: string;
+  /** Whether V8 pairs vectors (MLX_WASM_REVEC), and why. */
+  pairing: string;
   /** Bytes: of the machine, free, and that arrays may take. */
   memoryTotal: number;
   memoryFree: number;
@@ -46,20 +48,6 @@ export interface VulkanInfo {
   reason?: string;
 }
 
-/** CPU features that matter for the kernels, by the names /proc/cpuinfo has for them. */
-const interesting = ["sse4_1", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimd", "asimddp", "i8mm", "bf16"];
-
-/** Features of the CPU that the system names; undefined where it does not. */
-function cpuFeatures(): string[] | undefined {
-  try {
-    const line = /^(?:flags|Features)\s*:(.*)$/m.exec(readFileSync("/proc/cpuinfo", "utf8"))?.[1];
-    const flags = new Set(line?.trim().split(/\s+/));
-    return line === undefined ? undefined : interesting.filter((name) => flags.has(name));
-  } catch {
-    return undefined;
-  }
-}
-
 const apiText = (v: number): string => `${v >>> 22}.${(v >>> 12) & 1023}.${v & 4095}`;
 /** Opens the device: its memory and features are not known before. */
 function vulkanInfo(): VulkanInfo {
@@ -78,7 +66,7 @@ function vulkanInfo(): VulkanInfo {
 
 /** What this machine offers, and what of it is used. */
 export function systemInfo(): SystemInfo {
-  const { memory, pool } = wasmBackend();
+  const { memory, pool, pairing } = wasmBackend();
   const relaxed = relaxedSimdWorks(env("MLX_RELAXED_SIMD"));
   const why = env("MLX_RELAXED_SIMD") === "0" ? "MLX_RELAXED_SIMD=0" : "Node 22 or newer is needed";
   return {
@@ -90,6 +78,7 @@ export function systemInfo(): SystemInfo {
     cores: availableParallelism(),
     threads: pool.threads,
     kernels: relaxed ? "relaxed SIMD" : `plain SIMD (${why} for relaxed SIMD)`,
+    pairing: `${pairing.on ? "on" : "off"} (${pairing.reason})`,
     memoryTotal: totalmem(),
     memoryFree: freemem(),
     memoryLimit: memory.counters.limit,

@@ -34,6 +34,8 @@ export const evenGrain = (units: number, grain: number): number => Math.max(1, M
 
 /** Order in which a width's weights are unpacked (see assembly/templates/quant-layout.ts). */
 const orderOf = (bits: number): number => (bits === 4 ? 1 : bits === 2 ? 2 : bits === 8 ? 3 : 0);
+/** 4 bits in groups of more than one block: blocks are unpacked in pairs. */
+const pairedOrder = 4;
 /** Three 7-bit planes keep float32's accuracy (3e-7 of a group's largest value), two are ample for 16-bit results (3e-5). */
 const planesOf = (out: View): 2 | 3 => (out.dtype === float32 ? 3 : 2);
 
@@ -50,7 +52,7 @@ function prepareStep(x: View, planes: number, { groupSize, bits }: Packing, tile
   const K = last(x);
   const M = rowsOf(x);
   const groups = K / groupSize;
-  const order = orderOf(bits);
+  const order = !tiles && bits === 4 && groupSize > 32 ? pairedOrder : orderOf(bits);
   const rows = tiles ? (M + 3) & ~3 : M;
   const padded = tiles ? groups : (groups + 3) & ~3;
   return {
@@ -80,8 +82,9 @@ const launchPrepared = (prepared: Prepared, steps: readonly Step[], more: readon
 
 /** Few rows times packed [N, K]. */
 export const launchQmv = (inputs: readonly View[], outputs: readonly View[], p: ProductParams): Launch => launchRows("quantized/qmv", inputs, outputs, p);
+export type OneRowEntry = `quantized/qmv${"Row" | "Row16" | "Pair16" | "Pair32"}`;
 /** One row times packed 4-bit [N, K]. */
-export const launchQmvRow = (inputs: readonly View[], outputs: readonly View[], p: ProductParams): Launch => launchRows("quantized/qmvRow", inputs, outputs, p);
+export const launchQmvRow = (entry: OneRowEntry) => (inputs: readonly View[], outputs: readonly View[], p: ProductParams): Launch => launchRows(entry, inputs, outputs, p);
 
 function launchRows(entry: string, inputs: readonly View[], [out]: readonly View[], p: ProductParams): Launch {
   const x = inputs[0] as View;

@@ -7,6 +7,7 @@ import type { Aval, View } from "../core/array.ts";
 import type { MxArray } from "../core/array.ts";
 import type { StreamOrDevice } from "../core/device.ts";
 import { type Dtype, bfloat16, float32, promote, uint32, uint8 } from "../core/dtype.ts";
+import { engine } from "../core/engine.ts";
 import { opError } from "../core/error.ts";
 import { type Apply, type Kernel, defineOp } from "../core/op.ts";
 import { notDifferentiable } from "../core/rules.ts";
@@ -27,7 +28,7 @@ import { floatGatherKernels, floatProductKernels, launchFloatDequantize, launchF
 import { multiplyInto, quantizeReference, unpackAffine } from "./quantized-reference.ts";
 import { sum } from "./reduce.ts";
 import {
-  type Packing, type ProductParams, fewRows, last, launchDequantize, launchGather, launchQmm, launchQmv, launchQmvRow, launchQuantize, launchQvm, longestPanelRow, longestRow, rowsOf,
+  type OneRowEntry, type Packing, type ProductParams, fewRows, last, launchDequantize, launchGather, launchQmm, launchQmv, launchQmvRow, launchQuantize, launchQvm, longestPanelRow, longestRow, rowsOf,
 } from "./quantized-launch.ts";
 
 // ---- records
@@ -111,9 +112,12 @@ const transposed = (name: Kernel["name"], launch: Kernel<ProductParams>["launch"
     },
     launch,
   });
-/** The kernel that decoding a 4-bit model needs: one row, and shapes that leave no remainders. */
-const oneRow: Kernel<ProductParams> = affineOnly({
-  name: "wasm/quantized/qmvRow",
+/**
+ * A kernel that decoding a 4-bit model needs: one row, and shapes that leave no remainders. Four do the same work, with the same bits in the results; `worse` tells when
+ * another one is faster.
+ */
+const oneRow = (entry: OneRowEntry, worse?: (groupSize: number) => string | undefined): Kernel<ProductParams> => affineOnly({
+  name: `wasm/${entry}`,
   gate: {
     refuse([x, , scales], p, [out]) {
       const K = last(x as View);
@@ -121,11 +125,24 @@ const oneRow: Kernel<ProductParams> = affineOnly({
       if (rowsOf(x as View) !== 1) return "cannot: more than one row";
       if (p.bits !== 4 || (scales as View).dtype !== bfloat16) return "cannot: needs 4 bits and bfloat16 scales";
       if (last(out as View) % 4 !== 0 || (K / p.groupSize) % 4 !== 0) return "cannot: outputs and groups in a row must be multiples of 4";
-      return K > longestRow ? `cannot: rows longer than ${longestRow}` : undefined;
+      return K > longestRow ? `cannot: rows longer than ${longestRow}` : worse?.(p.groupSize);
     },
   },
-  launch: launchQmvRow,
+  launch: launchQmvRow(entry),
 });
+const oneInstruction = "slower: the processor's int8 dot product with 32-bit sums is one instruction";
+/** Why blocks are not taken in pairs. */
+function unpaired(groupSize: number): string | undefined {
+  if (!engine.relaxed) return "cannot: needs relaxed SIMD";
+  if (groupSize < 64) return "cannot: needs groups of 64 or 128";
+  return engine.pairing ? undefined : "slower: vectors are not paired (MLX_WASM_REVEC)";
+}
+const oneRowKernels = [
+  oneRow("quantized/qmvPair16", (groupSize) => unpaired(groupSize) ?? (engine.int8Dot ? oneInstruction : undefined)),
+  oneRow("quantized/qmvPair32", unpaired),
+  oneRow("quantized/qmvRow16", () => (!engine.relaxed ? "cannot: needs relaxed SIMD" : engine.int8Dot ? oneInstruction : undefined)),
+  oneRow("quantized/qmvRow"),
+];
 /** The kernel for packed [K, N]. */
 const plainMatrix: Kernel<ProductParams> = affineOnly({
   name: "wasm/quantized/qvm",
@@ -189,7 +206,7 @@ const applyProduct = defineOp<ProductParams>({
   },
   composite: (inputs, p) => [astype(matmul(...denseOperands(inputs, p)), productDtype(inputs, p))],
   kernels: [
-    oneRow,
+    ...oneRowKernels,
     transposed("wasm/quantized/qmv", launchQmv, (M, K, bits) => (M > fewRows(bits) && K <= longestPanelRow ? `slower: more than ${fewRows(bits)} rows` : undefined)),
     transposed("wasm/quantized/qmm", launchQmm, (_M, K) => (K > longestPanelRow ? `cannot: rows longer than ${longestPanelRow}` : undefined)),
     plainMatrix,
