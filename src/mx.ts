@@ -67,6 +67,7 @@ export { checkpoint, customFunction } from "./transforms/custom.ts";
 export { type TextWriter, exportToDot } from "./transforms/dot.ts";
 export { type ExportArgument, type ExportEvent, type Exporter, type ImportedFunction, exportFunction, exporter, importFunction } from "./transforms/export.ts";
 export { vmap } from "./transforms/vmap.ts";
+export { start, startsEarly } from "./schedule/early.ts";
 export { type LoopArrays, Recording, loopHistory, overwrite } from "./schedule/replay.ts";
 export { asyncEval, evalArrays as eval } from "./schedule/run.ts";
 

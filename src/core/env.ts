@@ -48,6 +48,8 @@ export const flags = {
   MLX_VK_SDPA_SPLITK_TARGET_CHUNK: { type: "integer", default: 0, doc: "keys of a range; 0: chosen by the sizes" },
   MLX_VK_SDPA_SPLITK_MAX_PARTS: { type: "integer", default: 0, doc: "most ranges; 0: what the kernels have room for" },
   MLX_VK_MAX_OPS_PER_BUFFER: { type: "integer", default: 128, doc: "commands after which a list is submitted to the GPU although more is to come" },
+  MLX_VK_EARLY_START: { type: "boolean", default: true, doc: "start the first layers of a prompt on the GPU while the later ones are still being recorded" },
+  MLX_VK_KNOWN_LAUNCHES: { type: "boolean", default: true, doc: "choose the GPU's kernel and describe its work once for equal ops, parameters, shapes and layouts; off: every time" },
   MLX_STRICT: { type: "boolean", default: false, doc: "an op of a GPU stream that would run on the CPU is an error" },
   DEVICE: { type: "string", default: "", doc: "device that ops use when none is named: `cpu` (default) or `gpu`" },
   TARGET_DEVICE: { type: "string", default: "", doc: "the same as DEVICE, which wins" },

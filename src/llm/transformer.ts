@@ -8,6 +8,11 @@ import { attentionSizes, type DecoderConfig } from "./config.ts";
 import { canFuse, fusedStep } from "./fused-step.ts";
 import { contextLength, makeRope, type ScaledRoPE } from "./rope.ts";
 
+/** New positions from which the device is kept busy long enough by a layer for the host to record the next one meanwhile. */
+const manyPositions = 32;
+/** Layers that are handed to the device together. */
+const startedLayers = 4;
+
 /** What differs between the models of the family. */
 export interface DecoderTraits {
   /** RMSNorm on each head's queries and keys before the rotation (Qwen3). */
@@ -170,14 +175,23 @@ export class Decoder extends nn.Module {
     const [B, T] = ids.shape as [number, number];
     const past = cache?.[0]?.offset ?? 0;
     const masks = new Map<number | undefined, AttentionMask>();
+    const early = cache !== undefined && !at && T >= manyPositions && mx.startsEarly();
     let h = this.embedTokens.forward(ids);
     for (const [i, layer] of this.layers.entries()) {
       const window = this.#windows[i];
       let mask = masks.get(window);
       if (mask === undefined) masks.set(window, (mask = attentionMask(T, past, window)));
-      h = layer.forward(h, B, T, mask, cache?.[i], at);
+      h = early ? this.#startedLayer(i, h, B, T, mask, cache) : layer.forward(h, B, T, mask, cache?.[i], at);
     }
     return h;
+  }
+  /** A layer whose work the device gets before the next ones are recorded: the first at once, then a few at a time. What is between is closed, so that its memory serves again. */
+  #startedLayer(i: number, h: MxArray, B: number, T: number, mask: AttentionMask, cache: PromptCache): MxArray {
+    const [out] = mx.tidy(() => [(this.layers[i] as DecoderLayer).forward(h, B, T, mask, cache[i]), cache[i]] as const);
+    h.dispose();
+    // Of the last layer perhaps only keys and values are asked for.
+    if (i < this.layers.length - 1 && i % startedLayers === 0) mx.start(out, cache.slice(0, i + 1).map((c) => c.state));
+    return out;
   }
   makeCache(): PromptCache {
     return this.#windows.map((window) => new KVCache(window));

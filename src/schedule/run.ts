@@ -16,6 +16,7 @@ import { elementwiseStep } from "../codegen/elementwise-spirv.ts";
 import { copyOp, fillStep } from "../ops/copy.ts";
 import { type Switches, closedKernels, generatedClosed, readSwitches, route, routeGpu } from "./gate.ts";
 import { type Item, fuse, tapeOf } from "./plan.ts";
+import { Launches } from "./launches.ts";
 import { type Kept, Recorder, scalarBits, storeScalar } from "./record.ts";
 import { GpuRecorder } from "./record-gpu.ts";
 
@@ -218,12 +219,16 @@ class Evaluation {
     }
     const gpu = this.gpuRecorder();
     const { device } = gpu.backend;
+    const call = { op: copyOp.op, params: {}, inputs: [from], outputs: [to] };
+    const launches = this.launches(device);
+    const known = launches?.find(call);
     const refused: string[] = [];
     for (;;) {
-      const kernel = routeGpu(copyOp.op, [from], {}, [to], this.switches, device, refused);
-      const launch = kernel?.launch([from], [to], {}, device) ?? identityLaunch(from, to, device);
+      const kernel = known?.kernel ?? routeGpu(copyOp.op, [from], {}, [to], this.switches, device, refused);
+      const launch = known?.launch ?? kernel?.launch([from], [to], {}, device) ?? identityLaunch(from, to, device);
       const name = kernel?.name ?? generatedName(launch.steps[0] as GpuStep);
-      if (gpu.ready(launch, name, refused)) {
+      if (known || gpu.ready(launch, name, refused)) {
+        if (kernel && !known) launches?.add(call, { kernel, layouts: undefined, launch, refused: [] });
         this.launchGpu(launch, [from], [to], kernel?.name ?? "vulkan/generated");
         return;
       }
@@ -331,18 +336,28 @@ class Evaluation {
   private tryStructured(node: Node, refused: string[]): boolean {
     const { op, params, inputs, outputs } = node;
     const device = this.onGpu ? this.gpuRecorder().backend.device : undefined;
-    const gpuKernel = device && routeGpu(op, inputs, params, outputs, this.switches, device, refused);
+    const launches = device && this.launches(device);
+    const known = launches?.find(node);
+    if (known) refused.push(...known.refused);
+    const gpuKernel = known?.kernel ?? (device && routeGpu(op, inputs, params, outputs, this.switches, device, refused));
     const kernel = gpuKernel ?? this.cpuKernel(node, refused);
     if (!kernel) {
       this.composite(node, refused);
       return true;
     }
-    const { operands, temporaries } = this.arranged(kernel, inputs, params);
+    const layouts = known ? known.layouts : layoutsOf(kernel, inputs, params);
+    const { operands, temporaries } = this.arranged(layouts, inputs);
     try {
       const work = outputs.some((o) => o.size > 0);
       // Described before the outputs are placed: placing may give an input's buffer away.
-      const launch = gpuKernel && device && work ? gpuKernel.launch(operands, outputs, params, device) : undefined;
-      if (launch && !this.gpuRecorder().ready(launch, kernel.name, refused)) return false;
+      const launch = known?.launch ?? (gpuKernel && device && work ? gpuKernel.launch(operands, outputs, params, device) : undefined);
+      if (launch && gpuKernel && !known) {
+        if (!this.gpuRecorder().ready(launch, kernel.name, refused)) {
+          this.table = undefined;
+          return false;
+        }
+        launches?.add(node, { kernel: gpuKernel, layouts, launch, refused: [...refused] });
+      }
       this.placeOutputs(kernel, operands, outputs);
       if (launch) this.launchGpu(launch, operands, outputs, kernel.name);
       else if (!gpuKernel && (outputs.length > 1 || work)) this.recorder.launch((kernel as Kernel).launch(operands, outputs, params), operands, outputs);
@@ -353,8 +368,7 @@ class Evaluation {
     return true;
   }
   /** The inputs in the layouts that the kernel wants; copies that had to be made for it are the caller's to release. */
-  private arranged(kernel: Kernel | GpuKernel, inputs: readonly ArrayDesc[], params: object): { operands: readonly ArrayDesc[]; temporaries: readonly ArrayDesc[] } {
-    const layouts = typeof kernel.layout === "function" ? kernel.layout(inputs, params) : kernel.layout;
+  private arranged(layouts: readonly InputLayout[] | undefined, inputs: readonly ArrayDesc[]): { operands: readonly ArrayDesc[]; temporaries: readonly ArrayDesc[] } {
     const temporaries: ArrayDesc[] = [];
     let operands: ArrayDesc[] = inputs as ArrayDesc[];
     for (let i = 0; i < inputs.length; i++) {
@@ -368,6 +382,12 @@ class Evaluation {
     }
     return { operands, temporaries };
   }
+  /** Launches that are known for the device; looked up once. */
+  private launches(device: GpuDevice): Launches | undefined {
+    this.table ??= { launches: Launches.of(device) };
+    return this.table.launches;
+  }
+  private table: { readonly launches: Launches | undefined } | undefined;
   /** The CPU's kernel: for an op of a GPU stream only where there is neither a kernel nor a definition for the GPU. */
   private cpuKernel(node: Node, refused: string[]): Kernel | undefined {
     const { op, params, inputs, outputs } = node;
@@ -464,6 +484,9 @@ function settled(d: ArrayDesc): void {
   d.epoch.wait();
   d.epoch = undefined;
 }
+
+const layoutsOf = (kernel: Kernel | GpuKernel, inputs: readonly View[], params: object): readonly InputLayout[] | undefined =>
+  typeof kernel.layout === "function" ? kernel.layout(inputs, params) : kernel.layout;
 
 export function satisfies(d: View, want: InputLayout): boolean {
   if (want === "any" || d.contiguous) return true;

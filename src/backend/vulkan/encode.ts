@@ -35,13 +35,18 @@ export const pushBytesOf = (step: GpuStep): number => 8 * (step.buffers.length +
 
 export function pipelineOf(pipelines: Pipelines, step: GpuStep, pushBytes: number): number {
   const { shader, constants, subgroupSize } = step;
-  return pipelines.get(pipelineKey(step, pushBytes), {
+  // Steps are described once and launched many times (schedule/launches.ts); their keys are long texts.
+  const known = pipelines.ofSteps.get(step);
+  if (known !== undefined) return known;
+  const pipeline = pipelines.get(pipelineKey(step, pushBytes), {
     code: () => (typeof shader === "string" ? shaderCode(shader) : shader.code()),
     pushBytes,
     ...(constants ? { constants: Uint32Array.from(constants.flatMap((c, i) => [i, c >>> 0])) } : {}),
     // A workgroup of 256 may not demand subgroups of less than 8 (at most 32 of a demanded size are portable); a device that has such has no others.
     ...(subgroupSize === undefined || subgroupSize < 8 ? {} : { subgroupSize }),
   });
+  pipelines.ofSteps.set(step, pipeline);
+  return pipeline;
 }
 
 const rangeOf = (m: Allocation): Range => ({ buffer: m.buffer, offset: m.offset, bytes: m.bytes });

@@ -4,6 +4,7 @@ import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { env } from "../../core/env.ts";
+import type { GpuStep } from "../../core/gpu.ts";
 import type { Addon, DeviceIdentity, PipelineOptions } from "./addon.ts";
 
 export interface PipelineSource extends PipelineOptions {
@@ -15,6 +16,8 @@ export interface PipelineSource extends PipelineOptions {
 export class Pipelines {
   private readonly addon: Addon;
   private readonly made = new Map<string, number>();
+  /** Pipelines of steps that were asked for before. */
+  readonly ofSteps = new WeakMap<GpuStep, number>();
   private readonly making = new Map<string, Promise<number>>();
   /** Pipelines made since the cache file was written. */
   private unsaved = 0;
