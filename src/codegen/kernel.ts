@@ -459,14 +459,14 @@ class Emitter {
 }
 
 /** pointer += stride */
-function movePointer(c: Code, pointer: number, stride: number): void {
+export function movePointer(c: Code, pointer: number, stride: number): void {
   c.get(pointer);
   c.get(stride);
   c.op(op.i32_add);
   c.set(pointer);
 }
 
-function constBytes(v: Value): Uint8Array {
+export function constBytes(v: Value): Uint8Array {
   const out = new DataView(new ArrayBuffer(16));
   for (let i = 0; i < 16; i += isWide(v.type) ? 8 : 4) {
     switch (v.type) {
@@ -481,7 +481,7 @@ function constBytes(v: Value): Uint8Array {
 }
 
 /** Four elements one after another (of 8-byte types: two). */
-function emitLoad(c: Code, dtype: Dtype, pointer: number, offset: number): void {
+export function emitLoad(c: Code, dtype: Dtype, pointer: number, offset: number): void {
   c.get(pointer);
   switch (dtype.size) {
     case 1:
@@ -497,7 +497,7 @@ function emitLoad(c: Code, dtype: Dtype, pointer: number, offset: number): void 
 }
 
 /** One element in all lanes. */
-function emitSplat(c: Code, dtype: Dtype, pointer: number, offset: number): void {
+export function emitSplat(c: Code, dtype: Dtype, pointer: number, offset: number): void {
   c.get(pointer);
   if (dtype.size >= 4) {
     c.simd(dtype.size === 8 ? simd.load64_splat : simd.load32_splat);
@@ -519,7 +519,7 @@ function emitSignExtension(c: Code, dtype: Dtype): void {
 }
 
 /** Four elements (of 8-byte types: two) that lie `stride` bytes apart; the pointer moves past them. */
-function emitGather(c: Code, dtype: Dtype, pointer: number, stride: number, to: number): void {
+export function emitGather(c: Code, dtype: Dtype, pointer: number, stride: number, to: number): void {
   const lanes = dtype.size === 8 ? 2 : 4;
   c.get(pointer);
   if (dtype.size >= 4) {
@@ -552,7 +552,7 @@ const lowBytes = [0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12];
 const lowShorts = [0, 1, 4, 5, 8, 9, 12, 13, 0, 1, 4, 5, 8, 9, 12, 13];
 
 /** The low bytes of four elements, or of the first one. */
-function emitStore(c: Code, bytes: number, pointer: number, single: boolean, offset: number, locals: readonly number[]): void {
+export function emitStore(c: Code, bytes: number, pointer: number, single: boolean, offset: number, locals: readonly number[]): void {
   const [low, high] = locals as [number, number];
   c.get(pointer);
   c.get(low);

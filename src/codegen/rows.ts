@@ -4,10 +4,10 @@
  */
 import type { Dtype } from "../core/dtype.ts";
 import type { Expr, Value } from "../core/expr.ts";
+import type { RowRule } from "../core/op.ts";
 import type { GroupInput } from "./elementwise.ts";
 
-/** How the elements of a row become one: as the op of that name does. Arguments of greatest and least elements are those of the first; a NaN wins over all numbers. */
-export type RowRule = "sum" | "prod" | "max" | "min" | "argmax" | "argmin" | "all" | "any";
+export type { RowRule } from "../core/op.ts";
 
 export interface RowReduce {
   readonly rule: RowRule;
@@ -26,6 +26,8 @@ export interface RowOutput {
 export interface RowGroup {
   /** Rows by all dimensions but the last, which is the length of a row. A reduction of all elements has one row. */
   readonly shape: readonly number[];
+  /** Number of the last dimensions that make up a row together, where that is not 1: inputs may then lie in any way within a row. */
+  readonly rank?: number;
   /** Value number i is `expr.input(i, dtype)`. A last stride of 0: one element per row. */
   readonly inputs: readonly GroupInput[];
   /** Value number `inputs.length + k` is the result of reduction k. */

@@ -3,7 +3,7 @@
 /** Opcodes, https://webassembly.github.io/spec/core/appendix/index-instructions.html */
 export const op = {
   block: 0x02, loop: 0x03, if: 0x04, else: 0x05, end: 0x0b, br: 0x0c, br_if: 0x0d, return: 0x0f, select: 0x1b,
-  local_get: 0x20, local_set: 0x21, local_tee: 0x22,
+  local_get: 0x20, local_set: 0x21, local_tee: 0x22, global_get: 0x23,
   i32_load: 0x28, i32_load8_u: 0x2d, i32_load16_u: 0x2f,
   i32_const: 0x41, i64_const: 0x42,
   i32_eqz: 0x45, i32_lt_u: 0x49, i32_gt_u: 0x4b, i32_ge_u: 0x4f,
@@ -161,19 +161,23 @@ const typeV128 = 0x7b;
 
 /**
  * Module with the one export `k(a, begin, end)` (the kernel ABI, assembly/README.md). `code` ends without `end`; its locals are the 3
- * parameters, then `i32Locals` integers, then `v128Locals` vectors.
+ * parameters, then `i32Locals` integers, then `v128Locals` vectors. With `scratch`, global 0 is the address of the thread's own scratch memory.
  */
-export function kernelModule(code: Code, i32Locals: number, v128Locals: number): Uint8Array {
+export function kernelModule(code: Code, i32Locals: number, v128Locals: number, scratch = false): Uint8Array {
   const out = new Code();
   out.op(0, 0x61, 0x73, 0x6d, 1, 0, 0, 0);
   section(out, 1, (b) => b.op(1, 0x60, 3, typeI32, typeI32, typeI32, 0));
   section(out, 2, (b) => {
-    b.u(1);
+    b.u(scratch ? 2 : 1);
     name(b, "env");
     name(b, "memory");
     // Shared, with a maximum: 65536 pages.
     b.op(2, 3, 1);
     b.u(65536);
+    if (!scratch) return;
+    name(b, "env");
+    name(b, "scratch");
+    b.op(3, typeI32, 0);
   });
   section(out, 3, (b) => b.op(1, 0));
   section(out, 7, (b) => {

@@ -2,6 +2,7 @@
 import type { Aval, View } from "./array.ts";
 import { ArrayDesc, MxArray, inScope } from "./array.ts";
 import { type Stream, type StreamOrDevice, toStream } from "./device.ts";
+import type { Dtype } from "./dtype.ts";
 import type { Expr, Value } from "./expr.ts";
 import type { GpuKernel } from "./gpu.ts";
 import type { BatchRule, ForwardRule, ReverseRule } from "./rules.ts";
@@ -17,6 +18,8 @@ export interface Op<P extends object = object> {
   view?(input: View, params: P): Layout | undefined;
   /** Scalar formula: the op is elementwise over inputs that were broadcast to the output's shape. Fused and compiled at run time. */
   readonly expr?: (e: Expr, xs: readonly Value[], params: P, out: Aval, inputs: readonly Aval[]) => Value;
+  /** For ops on rows of input 0: the formula by which they can be compiled together with elementwise ops around them. */
+  readonly rows?: RowForm<P>;
   /** Definition in other ops, used when no kernel is open. */
   readonly composite?: (inputs: readonly MxArray[], params: P) => readonly MxArray[];
   /**
@@ -39,6 +42,28 @@ export interface Op<P extends object = object> {
   readonly kernels: readonly Kernel<P>[];
   /** Hand-written kernels for the GPU, best first. Elementwise ops have none: their formula is compiled. */
   readonly gpu?: readonly GpuKernel<P>[];
+}
+
+/**
+ * How the elements of a row become one: as the op of that name does. Extremes: a NaN wins over all numbers. Arguments of extremes: the first of equals, and a NaN wins
+ * only as the first element.
+ */
+export type RowRule = "sum" | "prod" | "max" | "min" | "argmax" | "argmin" | "all" | "any";
+/** What formulas on rows are made with. */
+export interface RowScope {
+  readonly e: Expr;
+  /** Reduces a value of each element to one of each row, of type `dtype`; `value` has the type that `dtype` is computed in (truth values for all and any). */
+  reduce(rule: RowRule, value: Value, dtype: Dtype): Value;
+  /** Number of elements of a row, in a float type. */
+  count(dtype: Dtype): Value;
+}
+export interface RowForm<P extends object = object> {
+  /** How many of the last dimensions of input 0 make up a row, or undefined when the op with these parameters does something else. */
+  span(input: Aval, params: P): number | undefined;
+  /** The result is one element per row (dropped dimensions or dimensions of size 1), else it has the shape of input 0. */
+  readonly perRow: boolean;
+  /** The result from elements of the inputs; inputs behind the first are broadcast to its shape. */
+  formula(r: RowScope, xs: readonly Value[], params: P, out: Aval, inputs: readonly Aval[]): Value;
 }
 
 /** Place of a view in its storage; strides and offset in elements of the output's dtype. */

@@ -6,8 +6,10 @@ import type { Kernel, Layout, Node } from "../core/op.ts";
 import { formatShape, isContiguous, rowStrides } from "../core/shape.ts";
 import { gpuStatus, vulkanBackend } from "../backend/vulkan/index.ts";
 import { elementwiseStep } from "../codegen/elementwise-spirv.ts";
+import { rowsLaunch } from "../codegen/rows-wasm.ts";
 import { type Switches, type Verdict, check, checkGpu, generatedClosed, readSwitches } from "../schedule/gate.ts";
 import { type Item, fuse, tapeOf } from "../schedule/plan.ts";
+import { rowGroup, rowsGrower, rowsStepOf } from "../schedule/rows.ts";
 import { GroupBuilder, alignedPart, broadcastStrides, definitionOf, descsOf, satisfies } from "../schedule/run.ts";
 
 /** What one device would do with an op. */
@@ -18,6 +20,7 @@ interface Choice {
   readonly refused: readonly string[];
 }
 
+const withNames = (absorbed: readonly Node[]): string => (absorbed.length > 0 ? ` with ${absorbed.map((n) => n.op.name).join(" ")}` : "");
 const formatView = (d: View): string => `${d.dtype}${formatShape(d.shape)}${d.contiguous ? "" : ` strides ${formatShape(d.strides)}`}${d.offset === 0 ? "" : ` offset ${d.offset}`}`;
 
 class Explainer {
@@ -43,11 +46,16 @@ class Explainer {
   }
 
   tape(tape: readonly Node[]): void {
-    for (const item of fuse(tape, this.switches.fuse && !this.switches.check)) this.item(item);
+    for (const item of fuse(tape, this.switches.fuse && !this.switches.check, rowsGrower(this.switches))) this.item(item);
   }
-  private item({ node, absorbed = [] }: Item): void {
+  private item(item: Item): void {
+    if (item.rows) {
+      this.rows(item);
+      return;
+    }
+    const { node, absorbed = [] } = item;
     const { op, outputs } = node;
-    const fused = absorbed.length > 0 ? ` with ${absorbed.map((n) => n.op.name).join(" ")}` : "";
+    const fused = withNames(absorbed);
     const leaves: ArrayDesc[] = [];
     const value = op.expr && !op.view ? new GroupBuilder(node, absorbed, leaves).value : undefined;
     const inputs = value ? leaves : node.inputs;
@@ -55,6 +63,20 @@ class Explainer {
     if (op.view) this.view(node);
     else if (value) this.elementwise(node, value, leaves);
     else this.structured(node);
+  }
+
+  private rows(item: Item): void {
+    const { node, absorbed = [], stored = [] } = item;
+    const outs = [node, ...stored].map((n) => n.outputs[0] as ArrayDesc);
+    const { group, leaves } = rowGroup(item, outs, (d) => this.of(d));
+    const onGpu = node.stream.device.type === "gpu";
+    const made = onGpu ? this.gpu && rowsStepOf()?.(group, this.gpu, [...leaves, ...outs].map((d) => alignedPart(this.of(d)))) : rowsLaunch(group);
+    if (made === undefined || typeof made === "string") {
+      for (const part of fuse(tapeOf(outs).filter((n) => n === node || absorbed.includes(n)), true)) this.item(part);
+      return;
+    }
+    this.say(`${node.op.name}${withNames(absorbed)}: ${leaves.map((d) => formatView(this.of(d))).join(", ")} -> ${outs.map(formatView).join(", ")} [${node.stream.device.type}]`);
+    this.say(`  ${onGpu ? "gpu: vulkan" : "cpu: wasm"}/generated-rows`);
   }
 
   private view(node: Node): void {

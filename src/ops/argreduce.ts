@@ -3,12 +3,13 @@ import type { Aval, MxArray, View } from "../core/array.ts";
 import type { StreamOrDevice } from "../core/device.ts";
 import { uint32 } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
+import type { Value } from "../core/expr.ts";
 import { type Apply, type Launch, defineOp, input, output, scratch } from "../core/op.ts";
 import { formatShape, normalizeAxis, reducedShape, sizeOf } from "../core/shape.ts";
 import { gpuArgReduce } from "./argreduce-gpu.ts";
 import { type ArrayLike, type AxisArgument, reductionArgs, toArray } from "./convert.ts";
 import { reshapeTo } from "./reshape.ts";
-import { grainFor, linesOf, storedNames } from "./sections.ts";
+import { grainFor, lastAxes, linesOf, storedNames } from "./sections.ts";
 
 type S = StreamOrDevice;
 export interface ArgReduceParams {
@@ -68,6 +69,11 @@ const argReduction = (name: "argmax" | "argmin", better: (a: number, b: number) 
       return [{ shape: reducedShape(shape, axes, keepdims), dtype: uint32 }];
     },
     reference: ([x], [aval], { axis }) => [referenceArgReduce(x as Float64Array, aval as Aval, axis, better)],
+    rows: {
+      span: ({ shape, dtype }, { axis }) => (dtype.size === 8 ? undefined : lastAxes({ shape, dtype }, axis === null ? shape.map((_, i) => i) : [axis])),
+      perRow: true,
+      formula: (r, [x], _params, out) => r.reduce(name, (x as Value).type === "bool" ? r.e.convert(x as Value, "i32") : (x as Value), out.dtype),
+    },
     kernels: [
       {
         name: `wasm/reduce/${name}`,

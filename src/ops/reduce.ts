@@ -1,9 +1,10 @@
 /** Reductions over any set of axes: sum, prod, max, min, all, any, mean, and variance and std made of them. */
 import { type Aval, MxArray, type View } from "../core/array.ts";
 import { type StreamOrDevice, isStreamOrDevice } from "../core/device.ts";
-import { type Dtype, type DtypeName, bool, float32, int32, int64, toInexact, uint32, uint64 } from "../core/dtype.ts";
+import { type Dtype, type DtypeName, bool, float32, float64, int32, int64, toInexact, uint32, uint64 } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
-import { type Apply, type Kernel, type Launch, type Op, type Pointer, type Step, defineOp, input, output, scratch } from "../core/op.ts";
+import { type Value, computeType } from "../core/expr.ts";
+import { type Apply, type Kernel, type Launch, type Op, type Pointer, type RowForm, type Step, defineOp, input, output, scratch } from "../core/op.ts";
 import { type Shape, normalizeAxes, reducedShape, sizeOf } from "../core/shape.ts";
 import { noteSizes, sizesCount } from "../core/sizes.ts";
 import type { Batching } from "../core/rules.ts";
@@ -22,7 +23,7 @@ import { sliceAxis } from "./region.ts";
 import { reshapeTo } from "./reshape.ts";
 import { cumprod } from "./scan.ts";
 import { within } from "./scope.ts";
-import { type Section, grainFor, sectionsOf, sizeOfSections, storedNames } from "./sections.ts";
+import { type Section, grainFor, lastAxes, sectionsOf, sizeOfSections, storedNames } from "./sections.ts";
 import { sqrt, square } from "./unary.ts";
 
 type S = StreamOrDevice;
@@ -182,6 +183,12 @@ const othersProduct: Derivative = (x, _y, axes) => {
   const others = multiply(cumprod(lines, last, false, false), cumprod(lines, last, true, false));
   return transpose(reshapeTo(others, moved.desc.shape), order.map((_, i) => order.indexOf(i)));
 };
+const rowsOf = (rule: Rule): RowForm<ReduceParams> => ({
+  span: (x, { axes }) => lastAxes(x, axes),
+  perRow: true,
+  // Of truth values the greatest is whether there is any, the least whether all are.
+  formula: (r, [x], _params, { dtype }) => r.reduce(dtype !== bool ? rule : rule === "max" ? "any" : rule === "min" ? "all" : rule, r.e.convert(x as Value, computeType(dtype)), dtype),
+});
 function reduction({ rule, dtype, identity, f, complex, nonEmpty, derivative }: Definition): Apply<ReduceParams> {
   const constant = { vjp: "zero", jvp: "zero", vmap: batchReduce } as const;
   const linear: Pick<Op<ReduceParams>, "vjp" | "jvp" | "vmap"> = { vjp: ({ inputs: [x], cotangents: [g], params }) => [kept(g as MxArray, x as MxArray, params.axes)], jvp: "linear", vmap: batchReduce };
@@ -195,6 +202,7 @@ function reduction({ rule, dtype, identity, f, complex, nonEmpty, derivative }: 
       return [{ shape: reducedShape(shape, axes, keepdims), dtype: dtype(d) }];
     },
     reference: ([x], [aval], { axes }, [out]) => [referenceReduce(x as Float64Array, aval as Aval, axes, out as Aval, identity, f)],
+    rows: rowsOf(rule),
     kernels: [kernelOf(rule)],
     gpu: gpuReduce(rule),
   });
@@ -228,6 +236,14 @@ const meanOp = defineOp<ReduceParams>({
     return [referenceReduce(x as Float64Array, aval as Aval, axes, out as Aval, 0, (a, v) => a + v).map((v) => v / n)];
   },
   // The division happens before the one rounding to a 16-bit type, so a mean of large float16 values does not overflow.
+  rows: {
+    span: (x, { axes }) => lastAxes(x, axes),
+    perRow: true,
+    formula(r, [x], _params, { dtype }) {
+      const wide = dtype === float64 ? float64 : float32;
+      return r.e.div(r.reduce("sum", x as Value, wide), r.count(wide));
+    },
+  },
   kernels: [kernelOf("sum", countOf)],
   gpu: gpuReduce("sum", countOf),
 });

@@ -1,5 +1,5 @@
 /** A reduction's view of memory: runs of neighbouring dimensions that are all kept or all reduced. */
-import type { View } from "../core/array.ts";
+import type { Aval, View } from "../core/array.ts";
 import type { DtypeName } from "../core/dtype.ts";
 
 /** How kernels that are specialised by element type name it (assembly/templates/elements.ts); complex64 has no such kernels. */
@@ -52,4 +52,10 @@ export function linesOf(x: View, axis: number | null): { outer: number; n: numbe
   const at = sections?.findIndex((s) => s.reduced) ?? -1;
   if (!sections || at < 0) return sections && { outer: x.size, n: 1, inner: 1 };
   return { outer: sizeOfSections(sections.slice(0, at)), n: (sections[at] as Section).size, inner: sizeOfSections(sections.slice(at + 1)) };
+}
+
+/** Number of the last dimensions that are reduced, if no others are; complex numbers are left out. */
+export function lastAxes({ shape, dtype }: Aval, axes: readonly number[]): number | undefined {
+  const first = shape.length - axes.length;
+  return axes.length > 0 && dtype.kind !== "complex" && axes.every((axis, i) => axis === first + i) ? axes.length : undefined;
 }

@@ -1,8 +1,13 @@
 /** From a lazy graph to a tape: order, and groups of elementwise ops that one generated kernel computes. */
 import type { ArrayDesc } from "../core/array.ts";
 import type { Node } from "../core/op.ts";
-import { sameShape } from "../core/shape.ts";
+import { type Shape, sameShape } from "../core/shape.ts";
 
+/** The elements of a row group (schedule/rows.ts): rows are made up by the last `rank` dimensions. */
+export interface RowSpace {
+  readonly shape: Shape;
+  readonly rank: number;
+}
 /** One step of a tape: a node, and the elementwise nodes that are computed inside it. */
 export interface Item {
   readonly node: Node;
@@ -10,6 +15,8 @@ export interface Item {
   absorbed: Node[] | undefined;
   /** Those of them whose results are stored as well, because somebody else can see them. */
   stored: Node[] | undefined;
+  /** Set when the nodes are a row group. */
+  rows?: RowSpace;
 }
 
 let stamp = 0;
@@ -48,31 +55,40 @@ export function tapeOf(targets: readonly ArrayDesc[]): Node[] {
   return tape;
 }
 
-const mostNodes = 48;
+export const mostNodes = 48;
 /** Inputs and outputs of a group: the addresses of 15 fit into the push constants that every GPU has. */
-const mostOperands = 14;
-const mostOutputs = 4;
+export const mostOperands = 14;
+export const mostOutputs = 4;
 
-const fusible = (node: Node): boolean => node.op.expr !== undefined && node.outputs.length === 1;
+export const fusible = (node: Node): boolean => node.op.expr !== undefined && node.outputs.length === 1;
 
 /**
  * Groups elementwise nodes: a node absorbs the producers of the same shape whose results nobody on the tape reads before it. The group runs at the place of its last
- * node. A result that nobody else can see (no handle, all readers inside the group) is never stored; others are further outputs of the kernel.
+ * node. A result that nobody else can see (no handle, all readers inside the group) is never stored; others are further outputs of the kernel. Around ops on rows,
+ * `rows` makes row groups.
  */
-export function fuse(tape: readonly Node[], enabled: boolean): Item[] {
+export function fuse(tape: readonly Node[], enabled: boolean, rows?: GrowRows): Item[] {
   const items: Item[] = [];
   if (enabled) countReaders(tape);
+  const grow = enabled && tape.some((node) => node.op.rows !== undefined) ? rows : undefined;
   const gone = enabled ? new Set<Node>() : undefined;
   for (let i = tape.length - 1; i >= 0; i--) {
     const node = tape[i] as Node;
     if (gone?.has(node)) continue;
     const item: Item = { node, absorbed: undefined, stored: undefined };
+    if (gone && grow?.(item, gone)) {
+      items.push(item);
+      continue;
+    }
     if (gone && fusible(node)) absorb(item, gone);
     else if (gone) for (const d of node.inputs) d.readers--;
     items.push(item);
   }
   return items.reverse();
 }
+
+/** Turns an item into a row group if that is worth it: absorbs into it, marks what is absorbed as gone, and keeps the counts of readers. */
+export type GrowRows = (item: Item, gone: Set<Node>) => boolean;
 
 /** `readers`: nodes of the tape that read an array and have no place yet. */
 function countReaders(tape: readonly Node[]): void {

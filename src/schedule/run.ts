@@ -4,7 +4,7 @@ import type { View } from "../core/array.ts";
 import { opError } from "../core/error.ts";
 import { type Expr, type Value, expr } from "../core/expr.ts";
 import { tidy } from "../core/memory.ts";
-import { type InputLayout, type Kernel, type Node, input, output } from "../core/op.ts";
+import { type InputLayout, type Kernel, type Launch, type Node, input, output } from "../core/op.ts";
 import { formatShape } from "../core/shape.ts";
 import { type Storage, hostMemory } from "../core/storage.ts";
 import { forEachArray } from "../core/tree.ts";
@@ -13,12 +13,15 @@ import type { GeneratedShader, GpuDevice, GpuKernel, GpuLaunch, GpuStep } from "
 import { type Group, type GroupInput, elementwiseLaunch } from "../codegen/elementwise.ts";
 import { type Place, interpretGroup } from "../codegen/interpreter.ts";
 import { elementwiseStep } from "../codegen/elementwise-spirv.ts";
+import type { RowGroup } from "../codegen/rows.ts";
+import { rowsLaunch } from "../codegen/rows-wasm.ts";
 import { copyOp, fillStep } from "../ops/copy.ts";
 import { type Switches, closedKernels, generatedClosed, readSwitches, route, routeGpu } from "./gate.ts";
 import { type Item, fuse, tapeOf } from "./plan.ts";
 import { Launches } from "./launches.ts";
 import { type Kept, Recorder, scalarBits, storeScalar } from "./record.ts";
 import { GpuRecorder } from "./record-gpu.ts";
+import { rowGroup, rowsGrower, rowsStepOf } from "./rows.ts";
 
 /** What an evaluation did; read by tests and reports. */
 export interface EvalStats {
@@ -28,6 +31,8 @@ export interface EvalStats {
   absorbedNodes: number;
   /** Of those, the ones whose results were stored all the same. */
   storedNodes: number;
+  /** Groups around reductions of rows; they count as fused groups as well. */
+  rowGroups: number;
   donations: number;
   layoutCopies: number;
   composites: number;
@@ -37,7 +42,7 @@ export interface EvalStats {
   /** Arrays that were computed early (schedule/flush.ts). */
   flushes: number;
 }
-export const stats: EvalStats = { evaluations: 0, commands: 0, fusedGroups: 0, absorbedNodes: 0, storedNodes: 0, donations: 0, layoutCopies: 0, composites: 0, dispatches: 0, fallbacks: 0, flushes: 0 };
+export const stats: EvalStats = { evaluations: 0, commands: 0, fusedGroups: 0, absorbedNodes: 0, storedNodes: 0, rowGroups: 0, donations: 0, layoutCopies: 0, composites: 0, dispatches: 0, fallbacks: 0, flushes: 0 };
 
 /** Called for each recorded node with the kernel that runs it; set by debug tools. */
 export interface Tracer {
@@ -84,6 +89,15 @@ export const installChecker = (c: Checker): void => {
   checker = c;
 };
 
+/** A row group, and its launch on one of the backends. */
+interface PlannedRows {
+  readonly group: RowGroup;
+  readonly leaves: readonly ArrayDesc[];
+  readonly outs: readonly ArrayDesc[];
+  readonly launch?: Launch;
+  readonly gpuLaunch?: GpuLaunch;
+}
+
 class Evaluation {
   private readonly switches: Switches = readSwitches();
   readonly recorder: Recorder;
@@ -118,7 +132,7 @@ class Evaluation {
 
   record(tape: readonly Node[]): void {
     const { fuse: enabled, check } = this.switches;
-    for (const item of fuse(tape, enabled && !check)) this.item(item);
+    for (const item of fuse(tape, enabled && !check, rowsGrower(this.switches))) this.item(item);
   }
   private report(node: Node, kernel: string, refused: readonly string[], absorbed: readonly Node[]): void {
     for (const t of tracers) t.recorded(node, kernel, refused, absorbed);
@@ -133,11 +147,18 @@ class Evaluation {
     const { node } = item;
     const { op } = node;
     for (const d of node.inputs) if (d.epoch) settled(d);
+    const rows = item.rows && this.plannedRows(item);
+    if (item.rows && !rows) {
+      // None of the group is computed yet, all else that its last node needs is.
+      for (const part of fuse(tapeOf([node, ...(item.stored ?? [])].map((n) => n.outputs[0] as ArrayDesc)), true)) this.item(part);
+      return;
+    }
     if (this.kept) for (const n of [node, ...(item.absorbed ?? [])]) for (const d of n.inputs) this.recorder.reads(d);
     const verify = this.switches.check ? this.second(node) : undefined;
     this.onGpu = node.stream.device.type === "gpu";
     try {
-      if (op.view) this.view(node);
+      if (rows) this.rows(item, rows);
+      else if (op.view) this.view(node);
       else if (op.expr) this.elementwise(item);
       else this.structured(node);
     } catch (error) {
@@ -271,6 +292,33 @@ class Evaluation {
       this.interpret(group, leaves, outs);
     } else if (out.size > 0) this.recorder.launch(elementwiseLaunch(group), leaves, outs);
     this.report(node, kernel, refused, absorbed);
+  }
+  /** A row group and how it is computed, or undefined when it has to be computed in parts. */
+  private plannedRows(item: Item): PlannedRows | undefined {
+    this.onGpu = item.node.stream.device.type === "gpu";
+    const outs = [item.node, ...(item.stored ?? [])].map((n) => n.outputs[0] as ArrayDesc);
+    const { group, leaves } = rowGroup(item, outs, (d) => d);
+    if (!this.onGpu) {
+      const launch = rowsLaunch(group);
+      return typeof launch === "string" ? undefined : { group, leaves, outs, launch };
+    }
+    const gpu = this.gpuRecorder();
+    const step = rowsStepOf()?.(group, gpu.backend.device, [...leaves, ...outs].map(alignedPart));
+    if (step === undefined || typeof step === "string" || closedKernels.has(generatedName(step))) return undefined;
+    const launch = { steps: [step] };
+    return gpu.ready(launch, generatedName(step), []) ? { group, leaves, outs, gpuLaunch: launch } : undefined;
+  }
+  private rows({ node, absorbed = [], stored = [] }: Item, { group, leaves, outs, launch, gpuLaunch }: PlannedRows): void {
+    stats.fusedGroups++;
+    stats.rowGroups++;
+    stats.absorbedNodes += absorbed.length;
+    stats.storedNodes += stored.length;
+    const kernel = this.onGpu ? "vulkan/generated-rows" : "wasm/generated-rows";
+    this.placeElementwise(leaves, outs.filter((_, j) => !group.outputs[j]?.perRow));
+    for (const [j, out] of outs.entries()) if (group.outputs[j]?.perRow) this.allocate(out);
+    if (launch) this.recorder.launch(launch, leaves, outs);
+    else if (gpuLaunch) this.launchGpu(gpuLaunch, leaves, outs, kernel);
+    this.report(node, kernel, [], absorbed);
   }
   /** Outputs lie over inputs that are not needed any more, each over another one. */
   private placeElementwise(leaves: readonly ArrayDesc[], outs: readonly ArrayDesc[]): void {
