@@ -2,13 +2,16 @@
  * compile: a function is run once for each kind of arguments; what it recorded is done again for later calls. The scheduler compiles the elementwise parts
  * of any graph, so that what is to be gained here is the time of the function itself, and of computing equal things twice.
  */
-import { MxArray } from "../core/array.ts";
+import { type Aval, MxArray } from "../core/array.ts";
+import { env } from "../core/env.ts";
 import { opError } from "../core/error.ts";
-import { type Program, runProgram, runsOnOtherShapes, traceProgram } from "./program.ts";
-import { placesIn, putAt, requireContainer, withPlaced } from "./state.ts";
+import { sameShape } from "../core/shape.ts";
+import { Callable } from "./compiled.ts";
+import { type Program, runsOnOtherShapes, traceProgram } from "./program.ts";
+import { type Place, placesIn, putAt, requireContainer, withPlaced } from "./state.ts";
 import { type Tree, arraysOf, withArrays } from "./tree.ts";
 
-let enabled = true;
+let enabled = !env("MLX_DISABLE_COMPILE");
 /** Compiled functions run as they are from now on. */
 export const disableCompile = (): void => {
   enabled = false;
@@ -21,7 +24,9 @@ export const enableCompile = (): void => {
 /** What one kind of arguments gave. */
 interface Compiled {
   /** Its results are the arrays of `form`, then those of captured outputs. */
-  readonly program: Program;
+  readonly program: Callable;
+  /** Places of the captured inputs. */
+  readonly from: readonly (readonly string[])[];
   /** The result, whose arrays stand for the outputs. */
   readonly form: Tree;
   /** Places of the captured outputs. */
@@ -50,12 +55,25 @@ function keyOf(tree: Tree, ranks: boolean): string {
   throw opError("compile", `arguments must be arrays, numbers, booleans, strings, or Arrays and plain objects of them, got ${typeof tree === "object" ? tree.constructor.name : typeof tree}`);
 }
 
+/** Whether captured inputs are those that a function was recorded with. */
+function fits({ program: { program }, from }: Compiled, places: readonly Place[]): boolean {
+  if (places.length !== from.length) return false;
+  const given = program.inputs.length - from.length;
+  return places.every(({ path, array: { desc } }, i) => {
+    const { shape, dtype } = program.inputs[given + i] as Aval;
+    const known = from[i] as readonly string[];
+    return dtype === desc.dtype && sameShape(shape, desc.shape) && path.length === known.length && path.every((k, at) => k === known[at]);
+  });
+}
+
 // biome-ignore lint/suspicious/noExplicitAny: the user's function has any arguments and results
 type AnyFunction = (...args: any[]) => any;
 type Container = Record<string, unknown> | undefined;
 
 class CompiledFunction {
   private readonly programs = new Map<string, Compiled>();
+  /** What the last call used, with the key of its arguments: most calls are like the one before. */
+  private last: { readonly key: string; readonly compiled: Compiled } | undefined;
   private readonly f: AnyFunction;
   private readonly shapeless: boolean;
   private readonly inputs: Container;
@@ -73,22 +91,31 @@ class CompiledFunction {
     const state = places.map((p) => p.array);
     // Inside another transform the ops themselves are recorded.
     if (!enabled || [...given, ...state].some((a) => a.desc.traced)) return this.f(...args);
-    const key = (ranks: boolean): string => `${keyOf(args, ranks)} ${places.map((p) => `${JSON.stringify(p.path)}${arrayKey(p.array, ranks)}`).join()}`;
-    const rankKey = this.shapeless ? key(true) : undefined;
-    let found = rankKey === undefined ? undefined : this.programs.get(rankKey);
-    const otherShapes = found !== undefined;
-    const exact = found === undefined ? key(false) : "";
-    found ??= this.programs.get(exact);
-    if (!found) {
-      found = this.trace(args);
-      this.programs.set(rankKey !== undefined && this.anyShape(found.program) ? rankKey : exact, found);
-    }
-    const results = runProgram("compile", found.program, [...given, ...state], otherShapes);
-    const own = results.length - found.paths.length;
-    found.paths.forEach((path, i) => {
+    const found = this.find(args, places);
+    const results = found.compiled.program.call([...given, ...state], found.otherShapes);
+    const { form, paths } = found.compiled;
+    const own = results.length - paths.length;
+    paths.forEach((path, i) => {
       putAt(this.outputs as Record<string, unknown>, path, results[own + i] as MxArray);
     });
-    return withArrays(found.form, results.slice(0, own));
+    return withArrays(form, results.slice(0, own));
+  }
+  /** What was recorded for such arguments; recorded now when there is nothing. */
+  private find(args: readonly Tree[], places: readonly Place[]): { compiled: Compiled; otherShapes: boolean } {
+    const own = keyOf(args, false);
+    if (this.last?.key === own && fits(this.last.compiled, places)) return { compiled: this.last.compiled, otherShapes: false };
+    const key = (ranks: boolean): string => `${ranks ? keyOf(args, true) : own} ${places.map((p) => `${JSON.stringify(p.path)}${arrayKey(p.array, ranks)}`).join()}`;
+    const rankKey = this.shapeless ? key(true) : undefined;
+    let compiled = rankKey === undefined ? undefined : this.programs.get(rankKey);
+    if (compiled) return { compiled, otherShapes: true };
+    const exact = key(false);
+    compiled = this.programs.get(exact);
+    if (!compiled) {
+      compiled = this.trace(args);
+      this.programs.set(rankKey !== undefined && this.anyShape(compiled.program.program) ? rankKey : exact, compiled);
+    }
+    this.last = { key: own, compiled };
+    return { compiled, otherShapes: false };
   }
 
   private trace(args: readonly Tree[]): Compiled {
@@ -110,7 +137,7 @@ class CompiledFunction {
         return { outputs: [...arraysOf(form), ...out.map((p) => p.array)], rest: { form: withArrays(form, arraysOf(form)), paths: out.map((p) => p.path) } };
       });
     });
-    return { program, ...rest };
+    return { program: new Callable(program), from: places.map((p) => p.path), ...rest };
   }
   /** After an exception no placeholder stays in captured outputs. */
   private removeNew(before: ReadonlySet<MxArray> | undefined, inputs: ReadonlySet<MxArray>): void {
