@@ -6,6 +6,7 @@ import "./debug/check.ts";
 import { deviceInfo } from "./debug/info.ts";
 import "./debug/routes.ts";
 import "./debug/self-check.ts";
+import "./schedule/compiled.ts";
 import "./schedule/flush.ts";
 
 export { MxArray, getWrappersCount } from "./core/array.ts";
