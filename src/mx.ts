@@ -68,6 +68,7 @@ export { checkpoint, customFunction } from "./transforms/custom.ts";
 export { type TextWriter, exportToDot } from "./transforms/dot.ts";
 export { type ExportArgument, type ExportEvent, type Exporter, type ImportedFunction, exportFunction, exporter, importFunction } from "./transforms/export.ts";
 export { vmap } from "./transforms/vmap.ts";
+export { type PlanBuffer, type PlanOperand, type PlanReport, type PlanStep, formatPlan, plan } from "./schedule/plan-report.ts";
 export { type LoopArrays, Recording, loopHistory, overwrite } from "./schedule/replay.ts";
 export { asyncEval, evalArrays as eval } from "./schedule/run.ts";
 

@@ -6,7 +6,7 @@ import { ArrayDesc } from "../core/array.ts";
 import type { Body } from "../core/body.ts";
 import { inlineBody } from "../core/body.ts";
 import type { Node } from "../core/op.ts";
-import { Storage } from "../core/storage.ts";
+import type { Storage } from "../core/storage.ts";
 import type { Switches } from "./gate.ts";
 import { closedKernels } from "./gate.ts";
 import { tapeOf } from "./plan.ts";
@@ -145,8 +145,12 @@ export function closeStage({ recorder }: Stage, inputs: readonly (Slot | undefin
 
 const isUsed = (d: ArrayDesc): boolean => d.handles > 0 || d.consumers > 0;
 
+/** Longer bodies are not planned: placing the temporaries takes the square of their number, and the words megabytes. */
+const mostSteps = 1 << 15;
+
 /** Plans the body of a node. */
 function planBody(node: Node, body: Body, donated: (d: ArrayDesc) => boolean): Plan {
+  if (body.steps.length > mostSteps) throw new PlanRefused(`it has ${body.steps.length} steps, plans have at most ${mostSteps}`);
   const stage = openStage();
   const inputs = node.inputs.map((d, i) => standIn(stage, d, i, donated(d)));
   for (const { desc } of inputs) desc.consumers++;
@@ -296,6 +300,7 @@ installBodyRunner((node, body, evaluation) => {
   const { entry, made } = entryFor(node, body, evaluation);
   const { plan } = entry;
   const why = typeof plan === "string" ? plan : runPlan(plan, node, evaluation.recorder) ? undefined : "there is too little memory for it";
+  if (evaluation.switches.debug >= 2 && typeof plan !== "string") process.stderr.write(`  ${node.op.name}: by a plan ${made ? "made now" : "made before"}: ${plan.items.length} steps, ${plan.commands} commands\n`);
   if (why !== undefined) stats.plansRefused++;
   else if (made) stats.plansMade++;
   else stats.plansReused++;

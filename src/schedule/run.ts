@@ -103,6 +103,11 @@ let runBody: BodyRunner | undefined;
 export const installBodyRunner = (r: BodyRunner): void => {
   runBody = r;
 };
+/** Text of the plan of a graph, for MLX_DEBUG; set by schedule/plan-report.ts. */
+let describePlan: ((targets: readonly ArrayDesc[]) => string) | undefined;
+export const installPlanText = (f: (targets: readonly ArrayDesc[]) => string): void => {
+  describePlan = f;
+};
 
 export class Evaluation {
   readonly switches: Switches = readSwitches();
@@ -582,6 +587,7 @@ export function evaluate(targets: readonly ArrayDesc[], asynchronous = false, ke
     }
   }
   const evaluation = new Evaluation(asynchronous, kept);
+  if (evaluation.debug >= 3 && describePlan) process.stderr.write(`${describePlan(targets)}\n`);
   stats.evaluations++;
   for (const t of tracers) t.begin?.();
   evaluating++;

@@ -7,7 +7,7 @@ import type { Step } from "../core/body.ts";
 import { Dtype } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
 import { tidy } from "../core/memory.ts";
-import { type Node, type Op, applierOf } from "../core/op.ts";
+import { type Node, applierOf } from "../core/op.ts";
 import { sameShape } from "../core/shape.ts";
 import { withTape } from "../core/trace.ts";
 import { type Other, adaptParams, shapeless } from "./shapeless.ts";
