@@ -6,6 +6,7 @@ import "./debug/check.ts";
 import { deviceInfo } from "./debug/info.ts";
 import "./debug/routes.ts";
 import "./debug/self-check.ts";
+import "./schedule/compiled.ts";
 import "./schedule/flush.ts";
 
 export { MxArray, getWrappersCount } from "./core/array.ts";
@@ -68,6 +69,7 @@ export { type TextWriter, exportToDot } from "./transforms/dot.ts";
 export { type ExportArgument, type ExportEvent, type Exporter, type ImportedFunction, exportFunction, exporter, importFunction } from "./transforms/export.ts";
 export { vmap } from "./transforms/vmap.ts";
 export { start, startsEarly } from "./schedule/early.ts";
+export { type PlanBuffer, type PlanOperand, type PlanReport, type PlanStep, formatPlan, plan } from "./schedule/plan-report.ts";
 export { type LoopArrays, Recording, loopHistory, overwrite } from "./schedule/replay.ts";
 export { asyncEval, evalArrays as eval } from "./schedule/run.ts";
 

@@ -35,7 +35,7 @@ function wayOf(op: Op): Way {
   return op.composite ? "composite" : "cpu";
 }
 /** Stand-ins of the function transforms: they are never evaluated. */
-const standIns = new Set(["placeholder", "custom", "tracer"]);
+const standIns = new Set(["placeholder", "custom", "tracer", "compiled"]);
 const all = [...ops.values()].filter((op) => !standIns.has(op.name));
 const namesOf = (way: Way): string[] => all.filter((op) => wayOf(op) === way).map((op) => op.name).sort();
 

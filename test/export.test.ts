@@ -278,6 +278,7 @@ describe("exportToDot", () => {
     const f = (x: A): A => mx.add(mx.add(x, 1), mx.add(x, 1));
     const count = (x: A): number => text(x).match(/label=/g)?.length ?? 0;
     const x = mx.array(1);
-    expect([count(f(x)), count(mx.compile(f)(x))]).toEqual([3, 2]);
+    // A call is one node, whatever it computes.
+    expect([count(f(x)), count(mx.compile(f)(x))]).toEqual([3, 1]);
   });
 });

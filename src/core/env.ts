@@ -13,6 +13,8 @@ export const flags = {
   MLX_FLUSH_BYTES: { type: "integer", default: 1.5 * 2 ** 30, doc: "bytes of arrays between, which a graph not yet evaluated may need, beyond which its newest array is computed early; 0: never" },
   MLX_COLLECT: { type: "boolean", default: true, doc: "ask V8 now and then, between events, to look for arrays that nobody holds (1 % of the time at most)" },
   MLX_REPLAY: { type: "boolean", default: true, doc: "record the work of a decode step once and run it again for each token" },
+  MLX_DISABLE_COMPILE: { type: "boolean", default: false, doc: "functions that `mx.compile` gives run as they are, as after `mx.disableCompile()`" },
+  MLX_PLAN_CACHE: { type: "boolean", default: true, doc: "plan what a compiled function does once for each kind of arguments; off: each call puts its ops into the graph again" },
   MLX_RELAXED_SIMD: { type: "string", default: "auto", doc: "`auto`, `0` (plain SIMD kernels only) or `1` (relaxed SIMD where the engine runs it correctly)" },
   MLX_WASM_REVEC: { type: "boolean", default: false, doc: "let V8 pair the vector instructions of CPU kernels (its experimental flag `--experimental-wasm-revectorize`, Node 24 or newer on x64), if kernels give the same results in a test at the start" },
   MLX_MEMORY_LIMIT: { type: "integer", default: 0, doc: "most bytes that arrays may take; 0 means all that 32-bit WebAssembly can address" },
@@ -54,7 +56,7 @@ export const flags = {
   DEVICE: { type: "string", default: "", doc: "device that ops use when none is named: `cpu` (default) or `gpu`" },
   TARGET_DEVICE: { type: "string", default: "", doc: "the same as DEVICE, which wins" },
   MLX_CHECK: { type: "boolean", default: false, doc: "compute every op a second time in float64 and throw where the results differ (slow; without fusion and recordings)" },
-  MLX_DEBUG: { type: "integer", default: 0, doc: "1 prints each evaluation on stderr, 2 also each op with its kernel, shapes and the kernels that refused" },
+  MLX_DEBUG: { type: "integer", default: 0, doc: "1 prints each evaluation on stderr, 2 also each op with its kernel, shapes and the kernels that refused, 3 also the plan: groups, buffers, bytes moved" },
 } as const satisfies Record<string, Flag>;
 export type FlagName = keyof typeof flags;
 type FlagValue<N extends FlagName> = (typeof flags)[N]["type"] extends "boolean" ? boolean : (typeof flags)[N]["type"] extends "integer" ? number : string;

@@ -1,6 +1,7 @@
 /** The op record, kernels as data, and `apply`, which adds a node to the lazy graph. */
 import type { Aval, View } from "./array.ts";
 import { ArrayDesc, MxArray, inScope } from "./array.ts";
+import type { Body } from "./body.ts";
 import { type Stream, type StreamOrDevice, toStream } from "./device.ts";
 import type { Dtype } from "./dtype.ts";
 import type { Expr, Value } from "./expr.ts";
@@ -32,6 +33,8 @@ export interface Op<P extends object = object> {
    * these instead of the outputs.
    */
   readonly invariant?: (inputs: readonly Float64Array[], avals: readonly Aval[], outputs: readonly Float64Array[]) => readonly Float64Array[];
+  /** The op stands for these steps: the scheduler plans them together, or does them one by one. */
+  readonly body?: (params: P) => Body;
   /** Rules of function transforms (core/rules.ts). Each is a rule, or says why there is none. */
   readonly vjp: ReverseRule<P>;
   /** How many of the last inputs are indices that refuse a gradient even where it is zero almost everywhere, as those that argsort gives. */

@@ -1,5 +1,5 @@
 /** Writes launches as commands into shared memory: resolves pointers, places buffers, runs or submits the list. */
-import type { ArrayDesc, Epoch } from "../core/array.ts";
+import { ArrayDesc, type Epoch } from "../core/array.ts";
 import { bitsArray, toBfloat16Bits, toFloat16Bits } from "../core/dtype.ts";
 import type { Arg, Launch, Step } from "../core/op.ts";
 import { Storage } from "../core/storage.ts";
@@ -74,18 +74,18 @@ onHostWrite(() => {
 });
 
 export class Recorder {
-  private readonly backend: WasmBackend = wasmBackend();
+  protected readonly backend: WasmBackend = wasmBackend();
   private readonly asynchronous: boolean;
   private readonly kept: Kept | undefined;
   private readonly held = new Set<Storage>();
   /** Those of `held` that began here; the others are read. */
   private readonly made = new Set<Storage>();
-  private readonly words: Int32Array;
-  private readonly floats: Float32Array;
-  private base = 0;
+  protected words: Int32Array;
+  protected floats: Float32Array;
+  protected base = 0;
   /** Next free word. */
-  private at = 0;
-  private limit = 0;
+  protected at = 0;
+  protected limit = 0;
   private shared: SharedScratch[] = [];
   /** Epoch of the last list submitted asynchronously. */
   epoch: Epoch | undefined;
@@ -100,7 +100,7 @@ export class Recorder {
     this.words = new Int32Array(buffer, 0, Math.floor(buffer.byteLength / 4));
     this.floats = new Float32Array(buffer, 0, Math.floor(buffer.byteLength / 4));
   }
-  private open(): void {
+  protected open(): void {
     this.base = buffers.pop() ?? this.backend.memory.reserve(listBytes);
     this.at = this.base >>> 2;
     this.limit = (this.base + listBytes - reserveBytes) >>> 2;
@@ -138,8 +138,7 @@ export class Recorder {
 
   /** Records a launch over these inputs and outputs; scratch buffers come from the allocator and go back at once, since commands run in order. */
   launch(launch: Launch, inputs: readonly ArrayDesc[], outputs: readonly ArrayDesc[]): void {
-    for (const d of inputs) if (d.storage && !d.storage.hostValid) d.storage.needHost();
-    for (const d of outputs) (d.storage as Storage).wroteHost();
+    this.touch(inputs, outputs);
     const found = launch.shared ? this.findShared(inputs[0] as ArrayDesc, launch.shared.key) : undefined;
     const scratch: Storage[] = [];
     const sizes = launch.scratch ?? [];
@@ -155,13 +154,52 @@ export class Recorder {
     for (const s of scratch) s.release();
   }
 
+  /** Before a launch: what it reads is right in host memory, what it writes will be. */
+  protected touch(inputs: readonly ArrayDesc[], outputs: readonly ArrayDesc[]): void {
+    for (const d of inputs) if (d.storage && !d.storage.hostValid) d.storage.needHost();
+    for (const d of outputs) (d.storage as Storage).wroteHost();
+  }
+  /** Writes the address of a byte of a storage. */
+  protected point(at: number, storage: Storage, bytes: number): void {
+    this.words[at] = storage.address + bytes;
+  }
+  /** Writes the address of a word of the list itself. */
+  protected local(at: number, word: number): void {
+    this.words[at] = word * 4;
+  }
+  /** Writes the bits of a constant. */
+  protected constant(at: number, d: ArrayDesc): void {
+    const [lo, hi] = scalarBits(d);
+    this.words[at] = lo;
+    this.words[at + 1] = hi;
+  }
+  /** Another descriptor of a 0-d constant. */
+  constantLike(d: ArrayDesc): ArrayDesc {
+    return ArrayDesc.constant(d.scalar as number, d.dtype);
+  }
+
+  /**
+   * Appends commands that were written before. `place` finishes them where they lie now: it gets the number of the piece and its first word. A piece that does not fit
+   * behind the others begins the next list.
+   */
+  append(pieces: readonly Int32Array[], place: (piece: number, at: number, words: Int32Array) => void): void {
+    pieces.forEach((piece, i) => {
+      if (this.base === 0) this.open();
+      else if (this.at + piece.length >= this.limit) this.flush(false);
+      if (this.base === 0) this.open();
+      this.words.set(piece, this.at);
+      place(i, this.at, this.words);
+      this.at += piece.length;
+    });
+  }
+
   private step(step: Step, inputs: readonly ArrayDesc[], outputs: readonly ArrayDesc[], scratch: readonly Storage[]): void {
     if (step.units <= 0) return;
     const index = this.backend.pool.modules.indexOf(step.entry);
     if (this.base === 0) this.open();
     else if (this.at >= this.limit) this.flush(false);
     if (this.base === 0) this.open();
-    const { words, at } = this;
+    const { words, floats, at } = this;
     const { args } = step;
     const most = 65535;
     const grain = Math.max(1, step.grain, Math.ceil(step.units / most));
@@ -173,26 +211,25 @@ export class Recorder {
     tail += tail & 1;
     for (let i = 0; i < args.length; i++) {
       const arg = args[i] as Arg;
-      if (typeof arg === "number") words[at + 6 + i] = arg;
-      else if ("f32" in arg) this.floats[at + 6 + i] = arg.f32;
-      else if (arg.of === "scratch") words[at + 6 + i] = (scratch[arg.index] as Storage).address + arg.bytes;
+      const to = at + 6 + i;
+      if (typeof arg === "number") words[to] = arg;
+      else if ("f32" in arg) floats[to] = arg.f32;
+      else if (arg.of === "scratch") this.point(to, scratch[arg.index] as Storage, arg.bytes);
       else if (arg.of === "word") {
         words[tail] = arg.index;
-        words[at + 6 + i] = tail * 4;
+        this.local(to, tail);
         tail += 2;
       } else {
         const d = (arg.of === "input" ? inputs[arg.index] : outputs[arg.index]) as ArrayDesc;
-        if (d.storage) words[at + 6 + i] = d.address + arg.bytes;
+        if (d.storage) this.point(to, d.storage, d.offset * d.dtype.size + arg.bytes);
         else {
-          const [lo, hi] = scalarBits(d);
-          words[tail] = lo;
-          words[tail + 1] = hi;
-          words[at + 6 + i] = tail * 4;
+          this.constant(tail, d);
+          this.local(to, tail);
           tail += 2;
         }
       }
     }
-    words[at + 4] = tail * 4;
+    this.local(at + 4, tail);
     this.at = tail;
     this.commands++;
   }
@@ -206,13 +243,13 @@ export class Recorder {
     this.shared.push({ desc, key, storages });
     if (this.shared.length > 2) this.dropShared(1);
   }
-  private dropShared(count: number): void {
+  protected dropShared(count = this.shared.length): void {
     for (const s of this.shared.splice(0, count)) for (const x of s.storages) x.release();
   }
 
   /** Runs (or submits) what was recorded. */
   flush(last: boolean): void {
-    if (last) this.dropShared(this.shared.length);
+    if (last) this.dropShared();
     if (this.base === 0) return;
     const list = { start: this.base, end: this.at * 4 };
     const { base, produced } = this;

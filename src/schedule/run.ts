@@ -1,4 +1,5 @@
 /** Evaluation: from targets to recorded lists. Installs the evaluator that `item()`, `tolist()` and friends use. */
+import { type Body, inlineBody } from "../core/body.ts";
 import { ArrayDesc, type Epoch, MxArray, installEvaluator, releaseDesc } from "../core/array.ts";
 import type { View } from "../core/array.ts";
 import { opError } from "../core/error.ts";
@@ -41,8 +42,12 @@ export interface EvalStats {
   fallbacks: number;
   /** Arrays that were computed early (schedule/flush.ts). */
   flushes: number;
+  /** Calls of compiled functions: plans that were made, evaluations by a plan that was there, evaluations op by op because there can be no plan. */
+  plansMade: number;
+  plansReused: number;
+  plansRefused: number;
 }
-export const stats: EvalStats = { evaluations: 0, commands: 0, fusedGroups: 0, absorbedNodes: 0, storedNodes: 0, rowGroups: 0, donations: 0, layoutCopies: 0, composites: 0, dispatches: 0, fallbacks: 0, flushes: 0 };
+export const stats: EvalStats = { evaluations: 0, commands: 0, fusedGroups: 0, absorbedNodes: 0, storedNodes: 0, rowGroups: 0, donations: 0, layoutCopies: 0, composites: 0, dispatches: 0, fallbacks: 0, flushes: 0, plansMade: 0, plansReused: 0, plansRefused: 0 };
 
 /** Called for each recorded node with the kernel that runs it; set by debug tools. */
 export interface Tracer {
@@ -98,17 +103,40 @@ interface PlannedRows {
   readonly gpuLaunch?: GpuLaunch;
 }
 
-class Evaluation {
-  private readonly switches: Switches = readSwitches();
+/** Writes a plan down instead of running anything (schedule/compiled.ts). */
+export interface Planner {
+  readonly recorder: Recorder;
+  gpu(): GpuRecorder;
+  recorded(node: Node, kernel: string, refused: readonly string[], absorbed: readonly Node[]): void;
+  copied(from: ArrayDesc, to: ArrayDesc, kernel: string): void;
+  /** There can be no plan. */
+  refuse(why: string): never;
+}
+/** Evaluates a node with a body by its plan. Gives why it can not, having done nothing then. */
+export type BodyRunner = (node: Node, body: Body, evaluation: Evaluation) => string | undefined;
+let runBody: BodyRunner | undefined;
+export const installBodyRunner = (r: BodyRunner): void => {
+  runBody = r;
+};
+/** Text of the plan of a graph, for MLX_DEBUG; set by schedule/plan-report.ts. */
+let describePlan: ((targets: readonly ArrayDesc[]) => string) | undefined;
+export const installPlanText = (f: (targets: readonly ArrayDesc[]) => string): void => {
+  describePlan = f;
+};
+
+export class Evaluation {
+  readonly switches: Switches = readSwitches();
   readonly recorder: Recorder;
   /** Made when the first op of a GPU stream is met. */
   gpu: GpuRecorder | undefined;
   /** The node being recorded runs on the GPU. */
   private onGpu = false;
   private readonly kept: Kept | undefined;
-  constructor(asynchronous: boolean, kept?: Kept) {
+  private readonly planner: Planner | undefined;
+  constructor(asynchronous: boolean, kept?: Kept, planner?: Planner) {
     this.kept = kept;
-    this.recorder = new Recorder(asynchronous, kept);
+    this.planner = planner;
+    this.recorder = planner?.recorder ?? new Recorder(asynchronous, kept);
   }
   get debug(): number {
     return this.switches.debug;
@@ -117,8 +145,8 @@ class Evaluation {
     const bytes = d.size * d.dtype.size;
     d.attach(this.onGpu ? this.gpuRecorder().storage(bytes) : this.recorder.storage(bytes));
   }
-  private gpuRecorder(): GpuRecorder {
-    this.gpu ??= new GpuRecorder(this.kept);
+  gpuRecorder(): GpuRecorder {
+    this.gpu ??= this.planner?.gpu() ?? new GpuRecorder(this.kept);
     return this.gpu;
   }
   /** Runs or submits all that was recorded. */
@@ -135,6 +163,10 @@ class Evaluation {
     for (const item of fuse(tape, enabled && !check, rowsGrower(this.switches))) this.item(item);
   }
   private report(node: Node, kernel: string, refused: readonly string[], absorbed: readonly Node[]): void {
+    if (this.planner) {
+      this.planner.recorded(node, kernel, refused, absorbed);
+      return;
+    }
     for (const t of tracers) t.recorded(node, kernel, refused, absorbed);
     if (this.switches.debug < 2) return;
     const form = (d: View): string => `${d.dtype}${formatShape(d.shape)}${d.contiguous ? "" : " strided"}`;
@@ -153,7 +185,11 @@ class Evaluation {
       for (const part of fuse(tapeOf([node, ...(item.stored ?? [])].map((n) => n.outputs[0] as ArrayDesc)), true)) this.item(part);
       return;
     }
-    if (this.kept) for (const n of [node, ...(item.absorbed ?? [])]) for (const d of n.inputs) this.recorder.reads(d);
+    if (this.kept || this.planner) for (const n of [node, ...(item.absorbed ?? [])]) for (const d of n.inputs) this.recorder.reads(d);
+    if (op.body) {
+      this.body(node, op.body(node.params));
+      return;
+    }
     const verify = this.switches.check ? this.second(node) : undefined;
     this.onGpu = node.stream.device.type === "gpu";
     try {
@@ -174,6 +210,21 @@ class Evaluation {
     if (item.absorbed) for (const n of item.absorbed) for (const o of n.outputs) o.node = undefined;
     this.detach(node);
     if (item.absorbed) for (const n of item.absorbed) this.detach(n);
+  }
+
+  /** A node that stands for several ops: by its plan, or op by op. */
+  private body(node: Node, body: Body): void {
+    const outer = this.onGpu;
+    const why = this.planner ? "it is part of a plan" : this.kept ? "it is recorded" : this.switches.check ? "MLX_CHECK" : tracers.length > 0 ? "ops are traced" : runBody?.(node, body, this);
+    if (why === undefined) {
+      for (const o of node.outputs) o.node = undefined;
+      this.detach(node);
+    } else {
+      if (this.switches.debug >= 2 && !this.planner) process.stderr.write(`  ${node.op.name}: no plan: ${why}\n`);
+      inlineBody(node, body);
+      this.record(tapeOf(node.outputs));
+    }
+    this.onGpu = outer;
   }
 
   private second(node: Node): (() => void) | undefined {
@@ -219,7 +270,7 @@ class Evaluation {
       this.gpuRecorder().storeConstant(d);
       return;
     }
-    const value = ArrayDesc.constant(d.scalar, d.dtype);
+    const value = this.recorder.constantLike(d);
     this.allocate(d);
     this.recorder.launch({ steps: [fillStep(output(0), input(0), d.dtype.size, d.dtype.size)] }, [value], [d]);
   }
@@ -229,6 +280,7 @@ class Evaluation {
     const out = ArrayDesc.lazy(d.shape, d.dtype);
     this.allocate(out);
     this.copy(d, out);
+    this.planner?.copied(d, out, copyKernel.name);
     stats.layoutCopies++;
     return out;
   }
@@ -261,6 +313,7 @@ class Evaluation {
   }
   /** The op of a GPU stream goes to the CPU. */
   private fallBack(node: Node, refused: readonly string[]): void {
+    this.planner?.refuse(`${node.op.name} runs on the CPU: ${refused.length > 0 ? refused.join("; ") : "it has no kernel for the GPU"}`);
     if (this.switches.strict) throw opError(node.op.name, `MLX_STRICT: would run on the CPU: ${refused.length > 0 ? refused.join("; ") : "it has no kernel for the GPU"}`);
     stats.fallbacks++;
     this.onGpu = false;
@@ -333,6 +386,7 @@ class Evaluation {
   }
   /** In JavaScript, on the calling thread, once all that was recorded has run. */
   private interpret(group: Group, leaves: readonly ArrayDesc[], outs: readonly ArrayDesc[]): void {
+    this.planner?.refuse("elementwise ops are interpreted");
     if (this.kept) this.kept.refused ??= "elementwise ops are interpreted";
     const place = (d: ArrayDesc): Place => {
       d.storage?.needHost();
@@ -359,10 +413,10 @@ class Evaluation {
   }
 
   /** True when the node being recorded is the last that can see this array's bytes. A recording that runs again needs its inputs unchanged. */
-  private reusable(d: ArrayDesc): boolean {
+  reusable(d: ArrayDesc): boolean {
     return this.kept === undefined && this.donatable(d);
   }
-  private donatable(d: ArrayDesc): boolean {
+  donatable(d: ArrayDesc): boolean {
     return d.handles === 0 && d.consumers === 1 && d.storage !== undefined && d.storage.refs === (this.recorder.holds(d.storage) || this.gpu?.holds(d.storage) ? 2 : 1) && d.offset === 0;
   }
   /** True when the bytes began in this recording. */
@@ -604,6 +658,7 @@ export function evaluate(targets: readonly ArrayDesc[], asynchronous = false, ke
     }
   }
   const evaluation = new Evaluation(asynchronous, kept);
+  if (evaluation.debug >= 3 && describePlan) process.stderr.write(`${describePlan(targets)}\n`);
   stats.evaluations++;
   for (const t of tracers) t.begin?.();
   evaluating++;

@@ -2,14 +2,17 @@
  * compile: a function is run once for each kind of arguments; what it recorded is done again for later calls. The scheduler compiles the elementwise parts
  * of any graph, so that what is to be gained here is the time of the function itself, and of computing equal things twice.
  */
-import { MxArray } from "../core/array.ts";
+import { type Aval, MxArray } from "../core/array.ts";
+import { env } from "../core/env.ts";
 import { opError } from "../core/error.ts";
+import { sameShape } from "../core/shape.ts";
 import type { SizeUse } from "../core/sizes.ts";
-import { type Program, runProgram, runsOnOtherOnes, runsOnOtherShapes, traceProgram } from "./program.ts";
-import { placesIn, putAt, requireContainer, withPlaced } from "./state.ts";
+import { Callable } from "./compiled.ts";
+import { runsOnOtherOnes, runsOnOtherShapes, traceProgram } from "./program.ts";
+import { type Place, placesIn, putAt, requireContainer, withPlaced } from "./state.ts";
 import { type Tree, arraysOf, withArrays } from "./tree.ts";
 
-let enabled = true;
+let enabled = !env("MLX_DISABLE_COMPILE");
 /** Compiled functions run as they are from now on. */
 export const disableCompile = (): void => {
   enabled = false;
@@ -22,7 +25,9 @@ export const enableCompile = (): void => {
 /** What one kind of arguments gave. */
 interface Compiled {
   /** Its results are the arrays of `form`, then those of captured outputs. */
-  readonly program: Program;
+  readonly program: Callable;
+  /** Places of the captured inputs. */
+  readonly from: readonly (readonly string[])[];
   /** The result, whose arrays stand for the outputs. */
   readonly form: Tree;
   /** Places of the captured outputs. */
@@ -54,12 +59,25 @@ function keyOf(tree: Tree, detail: Detail): string {
   throw opError("compile", `arguments must be arrays, numbers, booleans, strings, or Arrays and plain objects of them, got ${typeof tree === "object" ? tree.constructor.name : typeof tree}`);
 }
 
+/** Whether captured inputs are those that a function was recorded with. */
+function fits({ program: { program }, from }: Compiled, places: readonly Place[]): boolean {
+  if (places.length !== from.length) return false;
+  const given = program.inputs.length - from.length;
+  return places.every(({ path, array: { desc } }, i) => {
+    const { shape, dtype } = program.inputs[given + i] as Aval;
+    const known = from[i] as readonly string[];
+    return dtype === desc.dtype && sameShape(shape, desc.shape) && path.length === known.length && path.every((k, at) => k === known[at]);
+  });
+}
+
 // biome-ignore lint/suspicious/noExplicitAny: the user's function has any arguments and results
 type AnyFunction = (...args: any[]) => any;
 type Container = Record<string, unknown> | undefined;
 
 class CompiledFunction {
   private readonly programs = new Map<string, Compiled>();
+  /** What the last call used, with the key of its arguments: most calls are like the one before. */
+  private last: { readonly key: string; readonly compiled: Compiled } | undefined;
   private readonly f: AnyFunction;
   private readonly shapeless: boolean;
   private readonly inputs: Container;
@@ -80,24 +98,31 @@ class CompiledFunction {
     const state = places.map((p) => p.array);
     // Inside another transform the ops themselves are recorded.
     if (!enabled || [...given, ...state].some((a) => a.desc.traced)) return this.f(...args);
-    const key = (detail: Detail): string => `${detail} ${keyOf(args, detail)} ${places.map((p) => `${JSON.stringify(p.path)}${arrayKey(p.array, detail)}`).join()}`;
-    let found: Compiled | undefined;
-    let otherShapes = false;
-    for (const detail of this.details) {
-      found = this.programs.get(key(detail));
-      otherShapes = detail !== "shape";
-      if (found) break;
-    }
-    if (!found) {
-      found = this.trace(args);
-      this.programs.set(key(this.shapeless ? this.detailOf(found) : "shape"), found);
-    }
-    const results = runProgram("compile", found.program, [...given, ...state], otherShapes);
-    const own = results.length - found.paths.length;
-    found.paths.forEach((path, i) => {
+    const found = this.find(args, places);
+    const results = found.compiled.program.call([...given, ...state], found.otherShapes);
+    const { form, paths } = found.compiled;
+    const own = results.length - paths.length;
+    paths.forEach((path, i) => {
       putAt(this.outputs as Record<string, unknown>, path, results[own + i] as MxArray);
     });
-    return withArrays(found.form, results.slice(0, own));
+    return withArrays(form, results.slice(0, own));
+  }
+  /** What was recorded for such arguments; recorded now when there is nothing. */
+  private find(args: readonly Tree[], places: readonly Place[]): { compiled: Compiled; otherShapes: boolean } {
+    const own = keyOf(args, "shape");
+    if (this.last?.key === own && fits(this.last.compiled, places)) return { compiled: this.last.compiled, otherShapes: false };
+    const key = (detail: Detail): string => `${detail} ${detail === "shape" ? own : keyOf(args, detail)} ${places.map((p) => `${JSON.stringify(p.path)}${arrayKey(p.array, detail)}`).join()}`;
+    let compiled: Compiled | undefined;
+    for (const detail of this.details) {
+      compiled = this.programs.get(key(detail));
+      if (compiled && detail !== "shape") return { compiled, otherShapes: true };
+    }
+    if (!compiled) {
+      compiled = this.trace(args);
+      this.programs.set(key(this.shapeless ? this.detailOf(compiled) : "shape"), compiled);
+    }
+    this.last = { key: own, compiled };
+    return { compiled, otherShapes: false };
   }
 
   private trace(args: readonly Tree[]): Compiled {
@@ -119,14 +144,14 @@ class CompiledFunction {
         return { outputs: [...arraysOf(form), ...out.map((p) => p.array)], rest: { form: withArrays(form, arraysOf(form)), paths: out.map((p) => p.path) } };
       });
     });
-    return { program, ...rest, sizes };
+    return { program: new Callable(program), from: places.map((p) => p.path), ...rest, sizes };
   }
   /** After an exception no placeholder stays in captured outputs. */
   private removeNew(before: ReadonlySet<MxArray> | undefined, inputs: ReadonlySet<MxArray>): void {
     for (const { holder, path, array } of placesIn(this.outputs)) if (!before?.has(array) && !inputs.has(array)) delete holder[path[path.length - 1] as string];
   }
   /** Of the calls that the program is for. Constants that are not evaluated may have been made by the function, of the shapes of its arguments. */
-  private detailOf({ program, sizes }: Compiled): Detail {
+  private detailOf({ program: { program }, sizes }: Compiled): Detail {
     if (!runsOnOtherShapes(program, sizes) || program.constants.some(({ desc }) => desc.shape.length > 0 && desc.storage === undefined)) return "shape";
     return runsOnOtherOnes(program, sizes) ? "rank" : "ones";
   }

@@ -4,7 +4,8 @@ import { opError } from "../core/error.ts";
 import { formatShape, sameShape } from "../core/shape.ts";
 import type { FileLike } from "../io/source.ts";
 import { type Trace, readFunction, writeFunction } from "./function-file.ts";
-import { type Step, runProgram, traceProgram } from "./program.ts";
+import type { Step } from "../core/body.ts";
+import { runProgram, traceProgram } from "./program.ts";
 
 // biome-ignore lint/suspicious/noExplicitAny: the user's function has any arguments
 type AnyFunction = (...args: any[]) => MxArray | readonly MxArray[];

@@ -12,13 +12,14 @@
  */
 import type { Aval } from "../core/array.ts";
 import type { MxArray } from "../core/array.ts";
+import type { Step } from "../core/body.ts";
 import { Dtype, dtypes } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
 import { type Op, ops } from "../core/op.ts";
 import { type Shape, formatShape, sameShape, sizeOf } from "../core/shape.ts";
 import { readSafetensors, writeSafetensors } from "../io/safetensors.ts";
 import { type FileLike, withSource } from "../io/source.ts";
-import type { Program, Step } from "./program.ts";
+import type { Program } from "./program.ts";
 
 const format = "mlx-vk.function";
 const version = "1";
@@ -105,7 +106,7 @@ function readList<T>(what: string, x: unknown, read: (item: unknown) => T): T[] 
 }
 
 /** Ops of transforms and of the scheduler: they stand in no program. */
-const internal = new Set(["tracer", "placeholder", "custom", "copy"]);
+const internal = new Set(["tracer", "placeholder", "custom", "compiled", "copy"]);
 /** Ops whose operands must have one dtype, which their public functions see to. */
 const oneDtype = new Set(["matmul", "addmm", "gatherMM", "concatenate", "sliceUpdate", "dynamicSliceUpdate", "convolution", "rmsNorm", "layerNorm", "solve"]);
 

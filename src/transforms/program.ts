@@ -3,28 +3,17 @@
  * Values are numbered: inputs, then constants, then the outputs of the steps in order.
  */
 import { type Aval, type ArrayDesc, MxArray } from "../core/array.ts";
-import type { Stream } from "../core/device.ts";
+import type { Step } from "../core/body.ts";
 import { Dtype } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
 import { tidy } from "../core/memory.ts";
-import { type Node, type Op, applierOf } from "../core/op.ts";
+import { type Node, applierOf } from "../core/op.ts";
 import { sameShape } from "../core/shape.ts";
 import { type SizeUse, onesCount, sizesCount, sizesUsedBy } from "../core/sizes.ts";
 import { withTape } from "../core/trace.ts";
 import { type Other, adaptParams, broadcastsAnew, shapeless } from "./shapeless.ts";
 import { handle, placeholder } from "./tracer.ts";
 
-/** One op of a program. */
-export interface Step {
-  readonly op: Op;
-  readonly params: object;
-  /** Undefined: the default stream when it runs. */
-  readonly stream: Stream | undefined;
-  /** Numbers of the values that it reads. */
-  readonly inputs: readonly number[];
-  /** What it gives for the inputs that it was recorded with. */
-  readonly outputs: readonly Aval[];
-}
 export interface Program {
   readonly inputs: readonly Aval[];
   /** Arrays that the function captured, or made of nothing. */
@@ -186,6 +175,22 @@ export const runsOnOtherShapes = ({ steps, inputs, constants }: Program, sizes: 
 
 /** Whether that is so also where a dimension of size 1 becomes longer, or the other way round: the ops themselves see what is to be broadcast. */
 export const runsOnOtherOnes = ({ steps }: Program, sizes: SizeUse): boolean => sizes < onesCount && steps.every(broadcastsAnew);
+
+/** The steps for inputs of other shapes. Throws when an op can not be done for these. */
+export function adaptSteps(what: string, { inputs, constants, steps }: Program, given: readonly Aval[]): readonly Step[] {
+  if (given.every((a, i) => sameShape(a.shape, (inputs[i] as Aval).shape))) return steps;
+  const fixed = constants.map((c) => c.desc);
+  const before: Aval[] = [...inputs, ...fixed];
+  const values: Aval[] = [...given, ...fixed];
+  return steps.map((step) => {
+    const now = step.inputs.map((i) => values[i] as Aval);
+    const params = adaptParams(what, { step, was: step.inputs.map((i) => before[i] as Aval), now });
+    const outputs = step.op.infer(now, params);
+    before.push(...step.outputs);
+    values.push(...outputs);
+    return { ...step, params, outputs };
+  });
+}
 
 /**
  * Does the steps again.
