@@ -1,5 +1,5 @@
 /** Everything in `mx`: ops, dtypes, devices, memory, files. Names are MLX's in camelCase. */
-import { openVulkan, setDeviceMemoryLimit } from "./backend/vulkan/index.ts";
+import { openVulkan, setDeviceCacheLimit, setDeviceMemoryLimit } from "./backend/vulkan/index.ts";
 import { wasmBackend } from "./backend/wasm/index.ts";
 import { type DeviceType, defaultDevice, forgetStreams } from "./core/device.ts";
 import "./debug/check.ts";
@@ -94,11 +94,8 @@ export function resetPeakMemory(): void {
   wasmBackend().memory.counters.peak = 0;
   openVulkan()?.memory.resetPeak();
 }
-/** Bytes of freed blocks that later arrays use again. */
-export function getCacheMemory(): number {
-  const device = openVulkan()?.memory.counters;
-  return wasmBackend().memory.counters.cache + (device ? device.reserved - device.active : 0);
-}
+/** Bytes of freed memory that is kept for later arrays: freed blocks on the CPU, and buffers on the GPU in which nothing is left. */
+export const getCacheMemory = (): number => wasmBackend().memory.counters.cache + (openVulkan()?.memory.counters.cached ?? 0);
 /** Sets the most bytes that arrays may take on a device (default: the default device); returns the limit before. An evaluation that needs more throws. */
 export const setMemoryLimit = (limit: number, device: DeviceType = defaultDevice().type): number =>
   device === "gpu" ? setDeviceMemoryLimit(limit) : wasmBackend().memory.setLimit(limit);
@@ -116,10 +113,13 @@ export function synchronize(): void {
 
 let wiredLimit = 0;
 /**
- * Sets the most bytes of freed memory to keep for later arrays of the same sizes; returns the limit before. What is freed beyond it is merged at once.
- * WebAssembly can not hand pages back to the system.
+ * Sets the most bytes of freed memory to keep for later arrays, on each device; returns the limit before (of the default device). What is freed beyond it is merged at once
+ * on the CPU, because WebAssembly can not hand pages back to the system; the GPU gets its buffers back when no work uses them any more.
  */
-export const setCacheLimit = (limit: number): number => wasmBackend().memory.setCacheLimit(limit);
+export function setCacheLimit(limit: number): number {
+  const before = { cpu: wasmBackend().memory.setCacheLimit(limit), gpu: setDeviceCacheLimit(limit) };
+  return before[defaultDevice().type];
+}
 /** Keeps a limit for memory that must not be paged out and returns the one before. A process can not pin WebAssembly memory, so it changes nothing. */
 export function setWiredLimit(limit: number): number {
   const before = wiredLimit;

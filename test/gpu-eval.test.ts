@@ -173,6 +173,40 @@ describe.skipIf(skipReason)("mixed execution", () => {
     expect(new Set(keys).size).toBe(keys.length);
   });
 
+  it("unused memory is counted, kept up to the limit, and given back", () => {
+    // Larger than half a block, so that it has a buffer of its own.
+    const n = 10 * 2 ** 20;
+    const counters = (): { active: number; cached: number } => vulkanBackend().memory.counters;
+    const kept = mx.add(host(1000), 1);
+    mx.eval(kept);
+    const make = (): void => mx.tidy(() => mx.eval(mx.zeros([n])));
+    make();
+    mx.synchronize();
+    mx.clearCache();
+    expect([mx.getCacheMemory(), counters().cached]).toEqual([0, 0]);
+    const { active } = counters();
+    const before = mx.setCacheLimit(0);
+    for (const wait of [true, false]) {
+      make();
+      if (wait) mx.synchronize();
+      expect([mx.getCacheMemory(), counters().active]).toEqual([0, active]);
+    }
+    expect(mx.setCacheLimit(before)).toBe(0);
+    expect(mx.setCacheLimit(before)).toBe(before);
+    make();
+    mx.synchronize();
+    expect(counters().active).toBe(active);
+    expect(mx.getCacheMemory()).toBeGreaterThanOrEqual(4 * n);
+    const reserved = vulkanBackend().memory.counters.reserved;
+    make();
+    expect(vulkanBackend().memory.counters.reserved).toBe(reserved);
+    // A lower limit counts at once.
+    mx.setCacheLimit(4 * n - 1);
+    expect(counters().cached).toBe(0);
+    mx.setCacheLimit(before);
+    expect(kept.tolist()).toEqual(Array.from({ length: 1000 }, (_, i) => i + 1));
+  });
+
   it("device memory stays flat while work is repeated", () => {
     const a = mx.add(host(1000), 1);
     mx.eval(a);

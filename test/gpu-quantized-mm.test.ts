@@ -58,6 +58,22 @@ describe.skipIf(skipReason)("quantized products of many rows on the GPU", () => 
       expect(check({ M: 9, N: 2 * groupSize, K: 19, bits, groupSize, x, transpose: false })).toContain("vulkan/quantized/mm_tiled");
     });
 
+  test.each([dt.bfloat16, dt.float16])("%s, weights not transposed: added up in float32 with weights that are not rounded, and rounded once", (x) => {
+    const c = { M: 33, N: 128, K: 64, bits: 4, groupSize: 32, x, transpose: false };
+    const inputs = operands(c);
+    const op = opNamed("quantizedMatmul");
+    const kernel = op.gpu?.find((k) => k.name === mine[1]) as Parameters<typeof runKernel>[1];
+    const outputs = op.infer(inputs, paramsOf(c));
+    const want = op.reference?.(inputs.map(elementsOf), inputs, paramsOf(c), outputs)[0] as Float64Array;
+    const got = runKernel(device, kernel, inputs, outputs, paramsOf(c))[0] as Float64Array;
+    const digits = x === dt.bfloat16 ? 7 : 10;
+    want.forEach((w, i) => {
+      // Half a unit of the type, and what 64 sums in float32 may lose.
+      const half = 2 ** (Math.floor(Math.log2(Math.abs(w))) - digits - 1);
+      expect(Math.abs((got[i] as number) - w)).toBeLessThanOrEqual(half + 64 * 2 ** -24);
+    });
+  });
+
   const matrixUnits = (x: dt.Dtype): boolean => matrixShape(gpuDevice(device.info), x.name) !== undefined;
   test("x and scales of different types, x at odd places, long sums in parts, sizes around a tile", () => {
     for (const [x, terms] of [[dt.float32, dt.bfloat16], [dt.float16, dt.bfloat16], [dt.bfloat16, dt.float16], [dt.bfloat16, dt.float32]] as const) {

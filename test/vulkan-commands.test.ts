@@ -138,11 +138,15 @@ describe("memory", () => {
         for (const b of held) if (b.buffer === a.buffer) expect(a.offset + a.bytes <= b.offset || b.offset + b.bytes <= a.offset).toBe(true);
         held.push(a);
       }
+      if (i % 50 === 0) {
+        const empty = [...live].filter(([buffer]) => !held.some((a) => a.buffer === buffer));
+        expect(memory.counters.cached).toBe(empty.reduce((n, [, bytes]) => n + bytes, 0));
+      }
     }
     expect(memory.counters.active).toBe(held.reduce((n, a) => n + a.bytes, 0));
     for (const a of held) memory.free(a);
     memory.trim();
-    expect([live.size, memory.counters.active, memory.counters.reserved]).toEqual([0, 0, 0]);
+    expect([live.size, memory.counters.active, memory.counters.reserved, memory.counters.cached]).toEqual([0, 0, 0, 0]);
   });
   test("frees wait for the timeline; double frees are errors", () => {
     const { addon } = standIn();

@@ -21,7 +21,9 @@ export class VulkanBlock implements DeviceBlock {
     this.giveBack(hostUsed);
   }
   protected giveBack(_hostUsed: boolean): void {
-    if (!this.owner.lost) this.owner.memory.free(this.memory, this.mapped ? this.owner.last + 1 : 0);
+    if (this.owner.lost) return;
+    this.owner.memory.free(this.memory, this.mapped ? this.owner.last + 1 : 0);
+    this.owner.keepCacheLimit();
   }
   get lost(): boolean {
     return this.owner.lost !== undefined;

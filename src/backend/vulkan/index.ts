@@ -88,6 +88,7 @@ export const setVulkanOpenOptions = (options: OpenOptions): void => {
   openOptions = options;
 };
 let memoryLimit: number | undefined;
+let cacheLimit = 1 << 30;
 
 export interface VulkanCounters {
   submissions: number;
@@ -112,8 +113,8 @@ export class VulkanBackend {
   readonly memory: DeviceMemory;
   readonly pipelines: Pipelines;
   readonly counters: VulkanCounters = { submissions: 0, dispatches: 0, uploads: 0, uploadedBytes: 0, downloads: 0, downloadedBytes: 0, imports: 0, inPlace: 0, syncs: 0 };
-  /** Most bytes of buffers without arrays that are kept for later. */
-  cacheLimit = 1 << 30;
+  /** Most bytes of unused buffers that are kept for later. */
+  cacheLimit = cacheLimit;
   /** Timeline value of the last submission. */
   last = 0;
   /** Why the device is gone, if it is. */
@@ -264,6 +265,7 @@ export class VulkanBackend {
   private collect(): void {
     this.memory.collect(this.done);
     this.hostFrees?.collect(this.done);
+    this.keepCacheLimit();
   }
 
   /** The storage's memory on this device with the right bytes: copied from the host only when the device's are not right. */
@@ -515,8 +517,6 @@ export class VulkanBackend {
     this.counters.submissions++;
     profiler?.submitted(this);
     this.collect();
-    const { reserved, active } = this.memory.counters;
-    if (reserved - active > this.cacheLimit) this.memory.trim();
     return this.last;
   }
   /** A list that the driver has no memory for is tried again when the device is idle. If that fails too, the content of its results is lost. */
@@ -638,11 +638,15 @@ export class VulkanBackend {
   }
   synchronize(): void {
     this.wait(this.submit());
+    this.collect();
+  }
+  /** Gives unused buffers back where more are kept than wanted. Not between commands of a list, which may name them: at its end it is done. */
+  keepCacheLimit(): void {
+    if (this.memory.counters.cached > this.cacheLimit && this.operations === 0 && !this.keeping) this.memory.trim();
   }
   /** Gives buffers without arrays back to the driver. */
   trim(): void {
     this.synchronize();
-    this.collect();
     this.memory.trim();
   }
   /** Writes the driver's compiled code to disk. */
@@ -710,6 +714,17 @@ export function setDeviceMemoryLimit(bytes: number): number {
   memoryLimit = Math.max(0, bytes);
   const open = openVulkan();
   if (open) open.memory.limit = memoryLimit;
+  return before;
+}
+/** Sets the most bytes of unused buffers that are kept; returns the limit before. */
+export function setDeviceCacheLimit(bytes: number): number {
+  const before = cacheLimit;
+  cacheLimit = Math.max(0, bytes);
+  const open = openVulkan();
+  if (open) {
+    open.cacheLimit = cacheLimit;
+    open.keepCacheLimit();
+  }
   return before;
 }
 /** The GPU if it is in use. */

@@ -25,6 +25,8 @@ interface Block {
   readonly address: bigint;
   /** In order of offset; no two free neighbours. */
   readonly pieces: Piece[];
+  /** Bytes of it that are allocated. */
+  used: number;
 }
 
 export interface MemoryOptions {
@@ -68,7 +70,7 @@ export class DeviceMemory {
   /** Freed pieces by size and kind, for the next allocation of the same size: most work asks for the same sizes again and again, and searching takes longer than a kernel. */
   private readonly bins = new Map<number, Binned[]>();
   private binned = 0;
-  private readonly counts = { active: 0, peak: 0, reserved: 0 };
+  private readonly counts = { active: 0, peak: 0, reserved: 0, cached: 0 };
 
   constructor(addon: Addon, options: MemoryOptions = {}) {
     this.addon = addon;
@@ -78,8 +80,8 @@ export class DeviceMemory {
     this.separate = options.separate ?? false;
   }
 
-  /** Bytes allocated now and at most, and bytes of all buffers. */
-  get counters(): { readonly active: number; readonly peak: number; readonly reserved: number } {
+  /** Bytes allocated now and at most, bytes of all buffers, and of those among them that hold nothing: what `trim` gives back. */
+  get counters(): { readonly active: number; readonly peak: number; readonly reserved: number; readonly cached: number } {
     return this.counts;
   }
 
@@ -118,10 +120,15 @@ export class DeviceMemory {
   private reuse({ allocation, piece }: Binned): Allocation {
     const own = { ...allocation };
     this.binned -= own.bytes;
-    this.owners.set(own, piece);
-    this.counts.active += own.bytes;
-    this.counts.peak = Math.max(this.counts.peak, this.counts.active);
+    this.own(this.blocks.get(own.buffer) as Block, own, piece);
     return own;
+  }
+  private own(block: Block, allocation: Allocation, piece: Piece): void {
+    this.owners.set(allocation, piece);
+    if (block.used === 0) this.counts.cached -= block.bytes;
+    block.used += allocation.bytes;
+    this.counts.active += allocation.bytes;
+    this.counts.peak = Math.max(this.counts.peak, this.counts.active);
   }
   private fresh(size: number, kind: BufferKind): Allocation {
     const block = this.addBlock(size, kind);
@@ -174,9 +181,7 @@ export class DeviceMemory {
     piece.free = false;
     const address = block.address + BigInt(piece.offset);
     const allocation: Allocation = { buffer: block.buffer, offset: piece.offset, bytes: size, low: Number(address & 0xffffffffn), high: Number(address >> 32n) };
-    this.owners.set(allocation, piece);
-    this.counts.active += size;
-    this.counts.peak = Math.max(this.counts.peak, this.counts.active);
+    this.own(block, allocation, piece);
     return allocation;
   }
 
@@ -184,8 +189,10 @@ export class DeviceMemory {
     const piece = this.owners.get(allocation) as Piece;
     this.owners.delete(allocation);
     this.counts.active -= allocation.bytes;
-    const { kind } = this.blocks.get(allocation.buffer) as Block;
-    const key = binOf(allocation.bytes, kind);
+    const block = this.blocks.get(allocation.buffer) as Block;
+    block.used -= allocation.bytes;
+    if (block.used === 0) this.counts.cached += block.bytes;
+    const key = binOf(allocation.bytes, block.kind);
     const bin = this.bins.get(key);
     if (bin) bin.push({ allocation, piece });
     else this.bins.set(key, [{ allocation, piece }]);
@@ -231,9 +238,10 @@ export class DeviceMemory {
     if (this.exceeds(bytes, kind)) this.trim();
     if (this.exceeds(bytes, kind)) throw this.full(bytes, `the limit is ${this.limit}`);
     const buffer = this.createBuffer(bytes, kind);
-    const block: Block = { buffer, kind, bytes, address: this.addon.bufferAddress(buffer), pieces: [{ offset: 0, bytes, free: true }] };
+    const block: Block = { buffer, kind, bytes, address: this.addon.bufferAddress(buffer), pieces: [{ offset: 0, bytes, free: true }], used: 0 };
     this.blocks.set(buffer, block);
     this.counts.reserved += bytes;
+    this.counts.cached += bytes;
     if (onDevice(kind)) this.deviceBytes += bytes;
     return block;
   }
@@ -264,6 +272,7 @@ export class DeviceMemory {
   private removeBlock(block: Block): void {
     this.blocks.delete(block.buffer);
     this.counts.reserved -= block.bytes;
+    this.counts.cached -= block.bytes;
     if (onDevice(block.kind)) this.deviceBytes -= block.bytes;
     this.addon.destroyBuffer(block.buffer);
   }

@@ -172,7 +172,7 @@ export class SharedMemory {
       return bin.pop() as number;
     }
     // Cut a run of equal blocks at once, so that small blocks lie together and do not split large free areas.
-    const count = Math.max(1, Math.min(16, Math.floor(page / size)));
+    const count = this.cacheLimit < page ? 1 : Math.max(1, Math.min(16, Math.floor(page / size)));
     let at: number;
     try {
       at = this.take(size * count);
