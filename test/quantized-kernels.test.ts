@@ -4,7 +4,7 @@ import type { View } from "../src/core/array.ts";
 import { type Dtype, bfloat16, float16, float32, fromBfloat16Bits, fromFloat16Bits, roundTo, toBfloat16Bits, toFloat16Bits, uint32 } from "../src/core/dtype.ts";
 import type { Launch, Pointer } from "../src/core/op.ts";
 import { rowStrides, sizeOf } from "../src/core/shape.ts";
-import { launchDequantize, launchGather, launchQmm, launchQmv, launchQuantize, launchQvm } from "../src/ops/quantized-launch.ts";
+import { launchDequantize, launchGather, launchQmm, launchQmm16, launchQmv, launchQmvRow, launchQuantize, launchQvm } from "../src/ops/quantized-launch.ts";
 import { type Build, KernelBench, builds } from "./helpers/kernels.ts";
 
 const widths = [2, 3, 4, 5, 6, 8];
@@ -239,7 +239,8 @@ describe.each(builds)("%s build", (build) => {
         for (const [x, s] of [[float32, float32], [bfloat16, bfloat16], [float16, float16], [bfloat16, float16], [float32, bfloat16]] as const) {
           const c: Case = { M, N: M === 5 ? 1 : 19, K: groupSize * (M % 4 === 1 ? 5 : 2), groupSize, bits, x, s };
           runProduct(build, launchQmv, c, true);
-          runProduct(build, launchQmm, c, true);
+          const got = runProduct(build, launchQmm, c, true);
+          if (build === "relaxed" && bits <= 4) expect(runProduct(build, launchQmm16, c, true)).toEqual(got);
         }
       }
     });
@@ -281,13 +282,32 @@ describe.each(builds)("%s build", (build) => {
           const inputs = [tensor([M, K], dtype, x), tensor([N, (K * bits) / 32], uint32, pack(q, bits)), tensor([N, 2], dtype, new Array(groups).fill(0.5)), tensor([N, 2], dtype, new Array(groups).fill(0))];
           const out = tensor([M, N], dtype);
           const want = sign * 3 * K * 0.5 * (2 ** bits - 1);
-          for (const launcher of [launchQmv, launchQmm]) {
+          for (const launcher of [launchQmv, launchQmm, ...(build === "relaxed" && bits <= 4 ? [launchQmm16] : [])]) {
             const [got] = runLaunch(build, launcher(inputs.map((t) => t.view), [out.view], { transpose: true, groupSize, bits }), inputs, [out]) as [number[]];
             for (const v of got) expect(Math.abs(v / want - 1)).toBeLessThan(dtype === float32 ? 1e-6 : 2 ** -8);
           }
         }
       }
     });
+  });
+
+  it.skipIf(build === "plain").each(["Row", "Row16", "Pair16", "Pair32"] as const)("qmv%s: one row of 4 bits gives the bits of qmv, at extreme integers too", (kind) => {
+    for (const groupSize of kind.startsWith("Pair") ? [64, 128] : groupSizes) {
+      for (const dtype of [float32, bfloat16, float16]) {
+        const [N, K] = [12, 4 * groupSize];
+        const ones = tensor([N, K / groupSize], bfloat16, new Array((N * K) / groupSize).fill(1));
+        const extreme = [tensor([N, K / 8], uint32, new Array((N * K) / 8).fill(0xffffffff)), ones, ones];
+        const alternating = Float64Array.from({ length: K }, (_, i) => (i % 3 === 0 ? -3 : 3));
+        for (const [x, w] of [[normals(K, dtype, 2), weights([N, K], groupSize, 4, bfloat16, 3).tensors], [new Float64Array(K).fill(3), extreme], [new Float64Array(K).fill(-3), extreme], [alternating, extreme]] as const) {
+          const inputs = [tensor([1, K], dtype, x), ...w];
+          const out = tensor([1, N], promoted(dtype, bfloat16));
+          const run = (launcher: Launcher): number[] => runLaunch(build, launcher(inputs.map((t) => t.view), [out.view], { transpose: true, groupSize, bits: 4 }), inputs, [out])[0] as number[];
+          const got = run(launchQmvRow(`quantized/qmv${kind}`));
+          expect(got).toEqual(run(launchQmv));
+          if (x[0] === 3) expect(got.every((v) => Math.abs(v / (3 * 16 * K) - 1) < 2 ** -8)).toBe(true);
+        }
+      }
+    }
   });
 
   it("computes rows with infinities, NaN and tiny values as float32 would", () => {

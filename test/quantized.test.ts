@@ -3,6 +3,7 @@ import { afterEach, describe, expect, it } from "vitest";
 import { core as mx } from "../src/index.ts";
 import type { MxArray } from "../src/core/array.ts";
 import { valuesOf } from "../src/debug/oracle.ts";
+import { engine } from "../src/core/engine.ts";
 import { setTracer } from "../src/schedule/run.ts";
 import { checkSamples } from "./helpers/check.ts";
 import { quantizedSamples } from "./samples/quantized.ts";
@@ -56,7 +57,8 @@ describe("products", () => {
   });
 
   // About two kernels of the CPU.
-  it.skipIf(mx.defaultDevice().type === "gpu")("of one row have a kernel of their own that gives the same bits, special values included", () => {
+  it.skipIf(mx.defaultDevice().type === "gpu")("of one row have kernels of their own that give the same bits, special values included", () => {
+    const oneRowKernels = ["qmvRow", "qmvRow16", "qmvPair16", "qmvPair32"].map((n) => `wasm/quantized/${n}`);
     for (const [dtype, group] of [[mx.bfloat16, 32], [mx.bfloat16, 64], [mx.bfloat16, 128], [mx.float32, 64], [mx.float32, 128], [mx.float16, 64]] as const) {
       for (const special of [undefined, Number.NaN, Number.POSITIVE_INFINITY]) {
         const [w, s, b] = mx.quantize(mx.random.normal([44, 1024], mx.bfloat16, 0, 1, mx.random.key(7)), group, 4) as [MxArray, MxArray, MxArray];
@@ -69,13 +71,16 @@ describe("products", () => {
           setTracer(undefined);
           return { kernels, values };
         };
-        const own = product();
-        process.env["MLX_DISABLE"] = "wasm/quantized/qmvRow";
+        process.env["MLX_DISABLE"] = oneRowKernels.join(",");
         const general = product();
-        delete process.env["MLX_DISABLE"];
-        expect(own.kernels).toEqual(["wasm/quantized/qmvRow"]);
         expect(general.kernels).toEqual(["wasm/quantized/qmv"]);
-        expect(own.values).toEqual(general.values);
+        for (const name of oneRowKernels.filter((n) => n.endsWith("qmvRow") || (engine.relaxed && (group > 32 || !n.includes("Pair"))))) {
+          process.env["MLX_DISABLE"] = oneRowKernels.filter((n) => n !== name).join(",");
+          process.env["MLX_FORCE"] = name;
+          expect(product()).toEqual({ kernels: [name], values: general.values });
+        }
+        delete process.env["MLX_DISABLE"];
+        delete process.env["MLX_FORCE"];
       }
     }
   });

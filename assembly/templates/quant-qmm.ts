@@ -61,8 +61,29 @@ function planeLoop(relaxed: boolean, signedWeights: boolean): string[] {
   return out;
 }
 
+/** Steps of the panel whose products are added up in 16 bits: at most 2 * 15 * 127 each. */
+const narrowSteps = 8;
+/**
+ * As `planeLoop` for weights of at most 4 bits on processors whose int8 dot product with 32-bit sums is three instructions: the products of 8 steps are added up in 16 bits first.
+ * The integers are the same.
+ */
+function narrowLoop(): string[] {
+  const out = [`for (let wp = wg, e = wg + groupBytes; wp < e; wp += ${32 * narrowSteps}) {`];
+  for (const u of range(narrowSteps)) {
+    out.push(`const w${u}0 = v128.load(wp, ${u * 32}), w${u}1 = v128.load(wp, ${u * 32 + 16});`);
+    for (const m of tileRows) {
+      out.push(`const x${u}${m} = v128.load_splat<u32>(xp, ${u * 16 + m * 4});`);
+      for (const n of tileColumns) {
+        const product = `i16x8.relaxed_dot_i8x16_i7x16_s(x${u}${m}, w${u}${n})`;
+        out.push(u === 0 ? `let t${m}${n} = ${product};` : `t${m}${n} = i16x8.add(t${m}${n}, ${product});`);
+      }
+    }
+  }
+  return [...out, ...each((m, n) => `a${m}${n} = i32x4.add(a${m}${n}, i32x4.extadd_pairwise_i16x8_s(t${m}${n}));`), `xp += ${16 * narrowSteps};`, "}"];
+}
+
 /** The group loop of a tile: planes run one after another into the same 8 accumulators. */
-function tileLoop(planes: Planes, signedWeights: boolean, relaxed: boolean): string[] {
+function tileLoop(planes: Planes, signedWeights: boolean, relaxed: boolean, narrow: boolean): string[] {
   // Sums of the upper planes, in units of 128 when there are three.
   const scaled = (first: boolean): string[] =>
     each((m, n) => {
@@ -71,7 +92,7 @@ function tileLoop(planes: Planes, signedWeights: boolean, relaxed: boolean): str
     });
   const shift = each((m, n) => `a${m}${n} = i32x4.shl(a${m}${n}, 7);`);
   const clear = each((m, n) => `a${m}${n} = i32x4.splat(0);`);
-  const loop = planeLoop(relaxed, signedWeights);
+  const loop = narrow ? narrowLoop() : planeLoop(relaxed, signedWeights);
   const start = relaxed && signedWeights ? "z" : "i32x4.splat(0)";
   const init = each((m, n) => `let a${m}${n} = ${start === "z" ? `z${n}` : start};`);
   const upper = relaxed ? [...loop, ...shift, ...loop] : loop;
@@ -91,14 +112,13 @@ function tileLoop(planes: Planes, signedWeights: boolean, relaxed: boolean): str
 }
 
 /** `tile<planes>(wg, table, xp, xs, sx, groups, groupBytes, d)`: 4 rows of x by 8 weight rows, to the 4 x 8 float32 at d. */
-function tileSource(planes: Planes, signedWeights: boolean): string {
+function tileSource(planes: Planes, signedWeights: boolean, narrow: boolean): string {
   return lines(
-    `function tile${planes}${signedWeights ? "s" : ""}(wg: usize, table: usize, xp: usize, xs: usize, sx: usize, groups: i32, groupBytes: usize, d: usize): void {`,
+    `function tile${planes}${signedWeights ? "s" : ""}${narrow ? "n" : ""}(wg: usize, table: usize, xp: usize, xs: usize, sx: usize, groups: i32, groupBytes: usize, d: usize): void {`,
     each((m, n) => `let f${m}${n} = f32x4.splat(0);`),
     "if (ASC_FEATURE_RELAXED_SIMD) {",
-    tileLoop(planes, signedWeights, true),
-    "} else {",
-    tileLoop(planes, signedWeights, false),
+    tileLoop(planes, signedWeights, true, narrow),
+    ...(narrow ? [] : ["} else {", ...tileLoop(planes, signedWeights, false, false)]),
     "}",
     each((m, n) => `v128.store(d, f${m}${n}, ${m * 32 + n * 16});`),
     "}",
@@ -113,5 +133,5 @@ export const qmmSource = (): string =>
     widths.map((b) => `case ${b}: panel${b}(p0, p1, p2, p3, d, K); break;`),
     "}",
     "}",
-    [false, true].flatMap((s) => ([2, 3] as const).map((p) => tileSource(p, s))),
+    ([2, 3] as const).flatMap((p) => [tileSource(p, true, false), tileSource(p, false, false), tileSource(p, false, true)]),
   );

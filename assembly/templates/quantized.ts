@@ -249,14 +249,16 @@ function unpackPanel(a: usize, n: i32, d: usize, table: usize): void {
 }
 
 /**
- * Rows of x times the transpose of packed weights [N, K]. Words: the common ones, 15 rows of x per block (a multiple of 4).
+ * Rows of x times the transpose of packed weights [N, K]. Words: the common ones, 15 rows of x per block (a multiple of 4), 16 whether
+ * products are added up in 16 bits first (only in the relaxed build, and for weights of at most 4 bits).
  * Unit: a panel of 8 columns for one block of rows; panels of a block follow each other.
  */
 export function qmm(a: usize, begin: i32, end: i32): void {
   const prep = load<usize>(a, 16), out = load<usize>(a, 20), M = load<i32>(a, 24), N = load<i32>(a, 28), K = load<i32>(a, 32), group = load<i32>(a, 36);
   const bits = load<i32>(a, 40), planes = load<i32>(a, 44), outCode = load<i32>(a, 56), rows = load<i32>(a, 60);
+  const narrow = ASC_FEATURE_RELAXED_SIMD && bits <= 4 && load<i32>(a, 64) != 0;
   const groups = K / group, panels = (N + 7) >> 3, tiles = (M + 3) >> 2, tileBytes = <usize>(4 * planeBytes(K, planes));
-  const scales = prep + <usize>tiles * tileBytes, sums = scales + (<usize>(tiles * groups) << 4), flags = sums + (<usize>(tiles * groups) << 4);
+  const scales = prep + <usize>tiles * tileBytes, sumsOfX = scales + (<usize>(tiles * groups) << 4), flags = sumsOfX + (<usize>(tiles * groups) << 4);
   const step: i32 = ASC_FEATURE_RELAXED_SIMD ? 8 : 16;
   const groupBytes = <usize>(step * group), wg = SCRATCH, table = wg + <usize>(step * K), square = table + <usize>(96 * groups);
   for (let u = begin; u < end; u++) {
@@ -264,10 +266,13 @@ export function qmm(a: usize, begin: i32, end: i32): void {
     unpackPanel(a, n, wg, table);
     let flagged = 0;
     for (let m = m0; m < m1; m += 4) {
-      const t = <usize>(m >> 2), xp = prep + t * tileBytes, xs = scales + (t * <usize>groups << 4), sx = sums + (t * <usize>groups << 4);
+      const t = <usize>(m >> 2), xp = prep + t * tileBytes, xs = scales + (t * <usize>groups << 4), sx = sumsOfX + (t * <usize>groups << 4);
       if (bits == 8) {
         if (planes == 2) tile2s(wg, table, xp, xs, sx, groups, groupBytes, square);
         else tile3s(wg, table, xp, xs, sx, groups, groupBytes, square);
+      } else if (narrow) {
+        if (planes == 2) tile2n(wg, table, xp, xs, sx, groups, groupBytes, square);
+        else tile3n(wg, table, xp, xs, sx, groups, groupBytes, square);
       } else if (planes == 2) tile2(wg, table, xp, xs, sx, groups, groupBytes, square);
       else tile3(wg, table, xp, xs, sx, groups, groupBytes, square);
       storeTile(square, out, outCode, m, n, M, N);

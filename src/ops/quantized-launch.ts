@@ -99,7 +99,11 @@ function launchRows(entry: string, inputs: readonly View[], [out]: readonly View
 }
 
 /** Many rows times packed [N, K]. */
-export function launchQmm(inputs: readonly View[], [out]: readonly View[], p: ProductParams): Launch {
+export const launchQmm = (inputs: readonly View[], outputs: readonly View[], p: ProductParams): Launch => launchPanels(inputs, outputs, p, 0);
+/** The same for at most 4 bits, with sums in 16 bits first. */
+export const launchQmm16 = (inputs: readonly View[], outputs: readonly View[], p: ProductParams): Launch => launchPanels(inputs, outputs, p, 1);
+
+function launchPanels(inputs: readonly View[], [out]: readonly View[], p: ProductParams, narrow: 0 | 1): Launch {
   const x = inputs[0] as View;
   const K = last(x);
   const M = rowsOf(x);
@@ -108,7 +112,7 @@ export function launchQmm(inputs: readonly View[], [out]: readonly View[], p: Pr
   // A block of x stays in a core's second-level cache while the panels pass.
   const rows = Math.min((M + 3) & ~3, Math.max(32, Math.floor(262144 / K) & ~3));
   const units = Math.ceil(M / rows) * ((N + 7) >> 3);
-  const args = [...commonWords(inputs, out as View, p, M, N, K), rows];
+  const args = [...commonWords(inputs, out as View, p, M, N, K), rows, narrow];
   return launchPrepared(prepared, [{ entry: "quantized/qmm", args, units, grain: evenGrain(units, grainOf(8 * K * rows, 400_000)) }]);
 }
 

@@ -28,7 +28,7 @@ import { floatGatherKernels, floatProductKernels, launchFloatDequantize, launchF
 import { multiplyInto, quantizeReference, unpackAffine } from "./quantized-reference.ts";
 import { sum } from "./reduce.ts";
 import {
-  type OneRowEntry, type Packing, type ProductParams, fewRows, last, launchDequantize, launchGather, launchQmm, launchQmv, launchQmvRow, launchQuantize, launchQvm, longestPanelRow, longestRow, rowsOf,
+  type OneRowEntry, type Packing, type ProductParams, fewRows, last, launchDequantize, launchGather, launchQmm, launchQmm16, launchQmv, launchQmvRow, launchQuantize, launchQvm, longestPanelRow, longestRow, rowsOf,
 } from "./quantized-launch.ts";
 
 // ---- records
@@ -130,7 +130,12 @@ const oneRow = (entry: OneRowEntry, worse?: (groupSize: number) => string | unde
   },
   launch: launchQmvRow(entry),
 });
-const oneInstruction = "slower: the processor's int8 dot product with 32-bit sums is one instruction";
+const tooLongForPanel = (K: number): string | undefined => (K > longestPanelRow ? `cannot: rows longer than ${longestPanelRow}` : undefined);
+/** Why sums in 16 bits are not faster. */
+function narrowSums(): string | undefined {
+  if (!engine.relaxed) return "cannot: needs relaxed SIMD";
+  return engine.int8Dot ? "slower: the processor's int8 dot product with 32-bit sums is one instruction" : undefined;
+}
 /** Why blocks are not taken in pairs. */
 function unpaired(groupSize: number): string | undefined {
   if (!engine.relaxed) return "cannot: needs relaxed SIMD";
@@ -138,9 +143,9 @@ function unpaired(groupSize: number): string | undefined {
   return engine.pairing ? undefined : "slower: vectors are not paired (MLX_WASM_REVEC)";
 }
 const oneRowKernels = [
-  oneRow("quantized/qmvPair16", (groupSize) => unpaired(groupSize) ?? (engine.int8Dot ? oneInstruction : undefined)),
+  oneRow("quantized/qmvPair16", (groupSize) => unpaired(groupSize) ?? narrowSums()),
   oneRow("quantized/qmvPair32", unpaired),
-  oneRow("quantized/qmvRow16", () => (!engine.relaxed ? "cannot: needs relaxed SIMD" : engine.int8Dot ? oneInstruction : undefined)),
+  oneRow("quantized/qmvRow16", narrowSums),
   oneRow("quantized/qmvRow"),
 ];
 /** The kernel for packed [K, N]. */
@@ -208,7 +213,8 @@ const applyProduct = defineOp<ProductParams>({
   kernels: [
     ...oneRowKernels,
     transposed("wasm/quantized/qmv", launchQmv, (M, K, bits) => (M > fewRows(bits) && K <= longestPanelRow ? `slower: more than ${fewRows(bits)} rows` : undefined)),
-    transposed("wasm/quantized/qmm", launchQmm, (_M, K) => (K > longestPanelRow ? `cannot: rows longer than ${longestPanelRow}` : undefined)),
+    transposed("wasm/quantized/qmm16", launchQmm16, (_M, K, bits) => tooLongForPanel(K) ?? (bits > 4 ? "cannot: more than 4 bits" : narrowSums())),
+    transposed("wasm/quantized/qmm", launchQmm, (_M, K) => tooLongForPanel(K)),
     plainMatrix,
     ...floatProductKernels,
   ],

@@ -158,8 +158,10 @@ function quantizedResults(stand: Stand, relaxed: boolean): [string, Uint8Array][
     keep(name, 1);
   }
   run("prepareTiles", [x, prepared, M, K, group, float32Code, 1, planes], M / 4);
-  run("qmm", [...common(M, float32Code), M], N / 8);
-  keep("qmm", M);
+  for (const narrow of [0, 1]) {
+    run("qmm", [...common(M, float32Code), M, narrow], N / 8);
+    keep(`qmm${narrow ? "16" : ""}`, M);
+  }
   return results;
 }
 
