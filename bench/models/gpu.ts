@@ -1,5 +1,6 @@
 /**
- * Decode and prefill of synthetic checkpoints on the GPU: `node --import tsx bench/models/gpu.ts [config] [format] [depths] [--json file] [--tokens 200] [--no-check]`.
+ * Decode and prefill of synthetic checkpoints on the GPU: `node --import tsx bench/models/gpu.ts [config] [format] [depths] [--json file] [--tokens 200] [--no-check]
+ * [--dispatch-us 1.84]` (what a dependent dispatch takes on an H200). Node 24 runs it without tsx, whose output is slower.
  * First the logits of both devices are compared, then tokens per second are measured at each depth, and where the time of a decode step goes.
  */
 import { writeFileSync } from "node:fs";
@@ -8,7 +9,8 @@ import type { CommandStream } from "../../src/backend/vulkan/commands.ts";
 import { type VulkanBackend, setVulkanProfiler, vulkanBackend } from "../../src/backend/vulkan/index.ts";
 import { core as mx } from "../../src/index.ts";
 import { generateStep, load } from "../../src/llm/index.ts";
-import { stats } from "../../src/schedule/run.ts";
+import type { Node } from "../../src/core/op.ts";
+import { addTracer, stats } from "../../src/schedule/run.ts";
 import { type Result, type Summary, digits, header, machine, spread, summarize } from "../harness.ts";
 import { promptIds } from "../peers/engine.ts";
 import { type ConfigName, type FormatName, bytesPerToken, configs, formats } from "./configs.ts";
@@ -16,7 +18,7 @@ import { syntheticCheckpoint } from "./synthetic.ts";
 
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
-  options: { json: { type: "string" }, tokens: { type: "string", default: "200" }, "no-check": { type: "boolean", default: false } },
+  options: { json: { type: "string" }, tokens: { type: "string", default: "200" }, "no-check": { type: "boolean", default: false }, "dispatch-us": { type: "string", default: "1.84" } },
 });
 const [name = "qwen3-0.6b", format = "4bit-g128", depthList = "128,4096"] = positionals as [ConfigName?, FormatName?, string?];
 const config = configs[name];
@@ -149,13 +151,51 @@ function byKernel(model: Model, depth: number): Map<string, { us: number; calls:
   return new Map([...rows].sort((a, b) => b[1].us - a[1].us));
 }
 
-function split(model: Model, depth: number): Record<string, number> {
+/** Bytes that a node must read and write, of arrays that it uses whole but for the rows of tables and caches that it does not look at. */
+function bytesOfNode({ op, inputs, outputs }: Node, depth: number): number {
+  const bytes = (list: readonly { readonly size: number; readonly dtype: { readonly size: number } }[]): number => list.reduce((n, d) => n + d.size * d.dtype.size, 0);
+  // What an op updates in place is written in one row.
+  const fresh = outputs.filter((o) => !inputs.some((i) => i.size === o.size && i.shape.length === o.shape.length && i.shape.length === 4));
+  if (op.name === "embedRow") return 2 * bytes(outputs);
+  const caches = inputs.filter((i) => i.shape.length === 4);
+  const capacity = caches[0]?.shape[2] ?? 1;
+  return bytes(inputs.filter((i) => i.shape.length !== 4)) + bytes(caches) * Math.min(1, (depth + 1) / capacity) + bytes(fresh);
+}
+/** Bytes by kernel of the step that is recorded behind a prompt. */
+function bytesByKernel(model: Model, depth: number): Map<string, number> {
+  const found = new Map<string, number>();
+  const steps = generateStep(promptIds(depth, config.vocab_size), model, { maxTokens: 6 });
+  steps.next();
+  const remove = addTracer({ recorded: (node, kernel) => void found.set(kernel, (found.get(kernel) ?? 0) + bytesOfNode(node, depth)) });
+  try {
+    steps.next();
+  } finally {
+    remove();
+    steps.return();
+  }
+  return found;
+}
+
+/** Microseconds that a dispatch takes which waits for the one before it, doing nothing. */
+const dispatchUs = Number(options["dispatch-us"]);
+
+/** Where the time of a step goes, beside what it can not be less than: a dispatch's own time and that of its bytes at the bandwidth of copies. */
+function split(model: Model, depth: number, copy: number): Record<string, number> {
   const { launches, barriers } = recordedStep(model, depth);
   const kernels = byKernel(model, depth);
+  const bytes = bytesByKernel(model, depth);
   const all = [...kernels.values()].reduce((n, k) => n + k.us, 0);
+  let floor = 0;
   console.log(`  one recorded step: ${launches} launches, ${barriers} barriers, ${digits(all)} us on the device while it is profiled`);
-  for (const [kernel, { us, calls }] of kernels) console.log(`    ${kernel.padEnd(40)} ${digits(us).padStart(7)} us ${((100 * us) / all).toFixed(1).padStart(5)} %  ${digits(calls)} calls`);
-  return { launches, barriers, ...Object.fromEntries([...kernels].map(([kernel, { us }]) => [`us ${kernel}`, us])) };
+  console.log(`    ${"kernel".padEnd(40)}      us  share  calls      MB floor us  gap us`);
+  for (const [kernel, { us, calls }] of kernels) {
+    const read = bytes.get(kernel) ?? 0;
+    const least = calls * dispatchUs + (1e6 * read) / copy;
+    floor += least;
+    console.log(`    ${kernel.padEnd(40)} ${digits(us).padStart(7)} ${((100 * us) / all).toFixed(1).padStart(5)}% ${digits(calls).padStart(6)} ${digits(read / 1e6).padStart(7)} ${digits(least).padStart(8)} ${digits(us - least).padStart(7)}`);
+  }
+  console.log(`    floor ${digits(floor)} us (${digits(dispatchUs)} us per dispatch, bytes at ${digits(copy / 1e9)} GB/s), gap ${digits(all - floor)} us`);
+  return { launches, barriers, "floor us": floor, ...Object.fromEntries([...kernels].map(([kernel, { us }]) => [`us ${kernel}`, us])) };
 }
 
 const results: Result[] = [];
@@ -173,7 +213,7 @@ function measureDecode(vulkan: VulkanBackend, model: Model, depth: number, copy:
   const fallbacks = stats.fallbacks - before;
   const host = summarize(runs.map((r) => (1e6 * r.host) / tokens));
   const share = (speed.median * bytes) / copy;
-  report(`decode ${tokens} at ${depth}`, "tok/s", speed, { "bytes per token": bytes, "share of copy bandwidth": share, "host us per token": host.median, fallbacks, ...split(model, depth) });
+  report(`decode ${tokens} at ${depth}`, "tok/s", speed, { "bytes per token": bytes, "share of copy bandwidth": share, "host us per token": host.median, fallbacks, ...split(model, depth, copy) });
   console.log(`  host ${spread(host)} us per token; weights ${digits(bytes / 1e6)} MB per token, ${(100 * share).toFixed(0)} % of the copy bandwidth; ${fallbacks} fallbacks`);
   report(`recording at ${depth}`, "ms", summarize(runs.map((r) => 1000 * r.first)));
 }

@@ -17,7 +17,7 @@ import { useHollowDevice } from "./hollow.ts";
 const number = (d: string) => ({ type: "string", default: d }) as const;
 const { values: options } = parseArgs({
   options: {
-    device: number("cpu"), width: number("64"), layers: number("2"), heads: number("2"), context: number("128"), batch: number("8"), rounds: number("15"), json: { type: "string" },
+    device: number("cpu"), width: number("64"), layers: number("2"), heads: number("2"), context: number("128"), batch: number("8"), rounds: number("15"), json: { type: "string" }, only: { type: "string" },
   },
 });
 const { device } = options;
@@ -69,9 +69,15 @@ class Run {
 }
 
 console.log(header(machine()));
-const names = Object.keys(sides) as Side[];
-const runs = new Map(names.map((n) => [n, (choose(n), new Run())]));
-const losses = new Map(names.map((n) => [n, (choose(n), Array.from({ length: 4 }, () => (runs.get(n) as Run).next()))]));
+const names = (Object.keys(sides) as Side[]).filter((n) => options.only === undefined || n === options.only);
+const runs = new Map<Side, Run>();
+const losses = new Map<Side, number[]>();
+for (const n of names) {
+  choose(n);
+  const run = new Run();
+  runs.set(n, run);
+  losses.set(n, Array.from({ length: 4 }, () => run.next()));
+}
 const [first, ...others] = names.map((n) => losses.get(n) as number[]) as [number[], ...number[][]];
 for (const other of others) {
   // Sums in another order differ in their last bits; four steps make little more of that.
@@ -87,6 +93,8 @@ for (let i = 0; i < rounds; i++) {
   for (const n of i % 2 === 0 ? names : [...names].reverse()) {
     choose(n);
     const before = { ...stats };
+    // As in training, which awaits each step: handles that nobody holds are closed between turns of the event loop.
+    await new Promise((resolve) => setImmediate(resolve));
     const start = performance.now();
     (runs.get(n) as Run).next();
     samples.get(n)?.push(performance.now() - start);

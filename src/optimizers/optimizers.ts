@@ -16,8 +16,8 @@ function positive(optimizer: string, name: string, value: number): number {
 function requireBetas(optimizer: string, betas: readonly number[]): void {
   if (!betas.every((b) => b >= 0 && b < 1)) throw new Error(`[${optimizer}] betas must be in [0, 1), got ${betas}`);
 }
-/** rate * old + (1 - rate) * value. */
-const average = (old: MxArray, value: MxArray, rate: number): MxArray => add(multiply(old, rate), multiply(value, 1 - rate));
+/** rate * old + (1 - rate) * value, with one constant: a fused update has room for few operands. */
+const average = (old: MxArray, value: MxArray, rate: number): MxArray => add(old, multiply(subtract(value, old), 1 - rate));
 const slot = (state: ParameterState, name: string): MxArray => state[name] as MxArray;
 
 /** Gradient descent: v = momentum v + (1 - dampening) g; w = w - lr v (with nesterov: w - lr (g + momentum v)). Weight decay adds weightDecay w to g. */

@@ -13,18 +13,20 @@ export interface Allocation {
   readonly high: number;
 }
 
+/** A part of a block; no two free ones are neighbours. */
 interface Piece {
+  readonly block: Block;
   offset: number;
   bytes: number;
   free: boolean;
+  previous: Piece | undefined;
+  next: Piece | undefined;
 }
 interface Block {
   readonly buffer: number;
   readonly kind: BufferKind;
   readonly bytes: number;
   readonly address: bigint;
-  /** In order of offset; no two free neighbours. */
-  readonly pieces: Piece[];
   /** Bytes of it that are allocated. */
   used: number;
 }
@@ -63,7 +65,8 @@ export class DeviceMemory {
   limit: number;
   private readonly largest: number;
   private readonly separate: boolean;
-  private readonly blocks = new Map<number, Block>();
+  /** Free pieces by kind. They are few: what was given back lies in bins until neighbours are merged. */
+  private readonly loose: readonly Set<Piece>[] = [new Set(), new Set(), new Set(), new Set()];
   private readonly owners = new Map<Allocation, Piece>();
   private readonly pending: { readonly allocation: Allocation; readonly after: number }[] = [];
   private deviceBytes = 0;
@@ -115,15 +118,16 @@ export class DeviceMemory {
     const again = this.bins.get(binOf(size, kind))?.pop();
     if (again) return this.reuse(again);
     const found = this.bestFit(size, kind) ?? (this.mergeBins() ? this.bestFit(size, kind) : undefined);
-    return found && this.take(found.block, found.piece, size);
+    return found && this.take(found, size);
   }
   private reuse({ allocation, piece }: Binned): Allocation {
     const own = { ...allocation };
     this.binned -= own.bytes;
-    this.own(this.blocks.get(own.buffer) as Block, own, piece);
+    this.own(own, piece);
     return own;
   }
-  private own(block: Block, allocation: Allocation, piece: Piece): void {
+  private own(allocation: Allocation, piece: Piece): void {
+    const { block } = piece;
     this.owners.set(allocation, piece);
     if (block.used === 0) this.counts.cached -= block.bytes;
     block.used += allocation.bytes;
@@ -131,8 +135,7 @@ export class DeviceMemory {
     this.counts.peak = Math.max(this.counts.peak, this.counts.active);
   }
   private fresh(size: number, kind: BufferKind): Allocation {
-    const block = this.addBlock(size, kind);
-    return this.take(block, block.pieces[0] as Piece, size);
+    return this.take(this.addBlock(size, kind), size);
   }
 
   /** Gives memory back once the timeline has reached `after` (0: at once). */
@@ -162,26 +165,31 @@ export class DeviceMemory {
   trim(): void {
     this.beforeTrim();
     this.mergeBins();
-    for (const block of this.blocks.values()) if (block.pieces.length === 1 && block.pieces[0]?.free) this.removeBlock(block);
+    for (const pieces of this.loose) for (const piece of pieces) if (piece.bytes === piece.block.bytes) this.removeBlock(piece);
   }
 
-  private bestFit(size: number, kind: BufferKind): { block: Block; piece: Piece } | undefined {
-    let best: { block: Block; piece: Piece } | undefined;
+  private bestFit(size: number, kind: BufferKind): Piece | undefined {
+    let best: Piece | undefined;
     if (this.separate) return undefined;
-    for (const block of this.blocks.values()) {
-      if (block.kind !== kind) continue;
-      for (const piece of block.pieces) if (piece.free && piece.bytes >= size && (!best || piece.bytes < best.piece.bytes)) best = { block, piece };
-    }
+    for (const piece of this.loose[kind] as Set<Piece>) if (piece.bytes >= size && (!best || piece.bytes < best.bytes)) best = piece;
     return best;
   }
 
-  private take(block: Block, piece: Piece, size: number): Allocation {
-    if (piece.bytes > size) block.pieces.splice(block.pieces.indexOf(piece) + 1, 0, { offset: piece.offset + size, bytes: piece.bytes - size, free: true });
+  private take(piece: Piece, size: number): Allocation {
+    const { block } = piece;
+    const loose = this.loose[block.kind] as Set<Piece>;
+    loose.delete(piece);
+    if (piece.bytes > size) {
+      const rest: Piece = { block, offset: piece.offset + size, bytes: piece.bytes - size, free: true, previous: piece, next: piece.next };
+      if (piece.next) piece.next.previous = rest;
+      piece.next = rest;
+      loose.add(rest);
+    }
     piece.bytes = size;
     piece.free = false;
     const address = block.address + BigInt(piece.offset);
     const allocation: Allocation = { buffer: block.buffer, offset: piece.offset, bytes: size, low: Number(address & 0xffffffffn), high: Number(address >> 32n) };
-    this.own(block, allocation, piece);
+    this.own(allocation, piece);
     return allocation;
   }
 
@@ -189,7 +197,7 @@ export class DeviceMemory {
     const piece = this.owners.get(allocation) as Piece;
     this.owners.delete(allocation);
     this.counts.active -= allocation.bytes;
-    const block = this.blocks.get(allocation.buffer) as Block;
+    const { block } = piece;
     block.used -= allocation.bytes;
     if (block.used === 0) this.counts.cached += block.bytes;
     const key = binOf(allocation.bytes, block.kind);
@@ -202,27 +210,28 @@ export class DeviceMemory {
   /** Makes one free piece of neighbours that lie in bins. False when there are none. */
   private mergeBins(): boolean {
     if (this.binned === 0) return false;
-    for (const bin of this.bins.values()) for (const { allocation, piece } of bin.splice(0)) this.merge(this.blocks.get(allocation.buffer) as Block, piece);
+    for (const bin of this.bins.values()) for (const { piece } of bin.splice(0)) this.merge(piece);
     this.bins.clear();
     this.binned = 0;
     return true;
   }
-  private merge(block: Block, piece: Piece): void {
+  private merge(piece: Piece): void {
+    const loose = this.loose[piece.block.kind] as Set<Piece>;
     piece.free = true;
-    const at = block.pieces.indexOf(piece);
-    const next = block.pieces[at + 1];
-    if (next?.free) {
-      piece.bytes += next.bytes;
-      block.pieces.splice(at + 1, 1);
-    }
-    const previous = block.pieces[at - 1];
-    if (previous?.free) {
-      previous.bytes += piece.bytes;
-      block.pieces.splice(at, 1);
-    }
+    loose.add(piece);
+    if (piece.next?.free) this.join(piece, piece.next);
+    if (piece.previous?.free) this.join(piece.previous, piece);
+  }
+  /** Adds a free piece to the free one before it. */
+  private join(piece: Piece, next: Piece): void {
+    piece.bytes += next.bytes;
+    piece.next = next.next;
+    if (next.next) next.next.previous = piece;
+    (this.loose[piece.block.kind] as Set<Piece>).delete(next);
   }
 
-  private addBlock(size: number, kind: BufferKind): Block {
+  /** A new block, as the one free piece that it is. */
+  private addBlock(size: number, kind: BufferKind): Piece {
     const blockBytes = kind === 3 ? Math.min(this.blockBytes, directBlockBytes) : this.blockBytes;
     if (this.separate || size > blockBytes / 2 || blockBytes > this.largest) return this.makeBlock(size, kind);
     try {
@@ -234,16 +243,17 @@ export class DeviceMemory {
     return this.makeBlock(size, kind);
   }
 
-  private makeBlock(bytes: number, kind: BufferKind): Block {
+  private makeBlock(bytes: number, kind: BufferKind): Piece {
     if (this.exceeds(bytes, kind)) this.trim();
     if (this.exceeds(bytes, kind)) throw this.full(bytes, `the limit is ${this.limit}`);
     const buffer = this.createBuffer(bytes, kind);
-    const block: Block = { buffer, kind, bytes, address: this.addon.bufferAddress(buffer), pieces: [{ offset: 0, bytes, free: true }], used: 0 };
-    this.blocks.set(buffer, block);
+    const block: Block = { buffer, kind, bytes, address: this.addon.bufferAddress(buffer), used: 0 };
+    const piece: Piece = { block, offset: 0, bytes, free: true, previous: undefined, next: undefined };
+    (this.loose[kind] as Set<Piece>).add(piece);
     this.counts.reserved += bytes;
     this.counts.cached += bytes;
     if (onDevice(kind)) this.deviceBytes += bytes;
-    return block;
+    return piece;
   }
   private exceeds(bytes: number, kind: BufferKind): boolean {
     return onDevice(kind) && this.deviceBytes + bytes > this.limit;
@@ -269,8 +279,9 @@ export class DeviceMemory {
     return Object.assign(error, { code: "OUT_OF_DEVICE_MEMORY" });
   }
 
-  private removeBlock(block: Block): void {
-    this.blocks.delete(block.buffer);
+  private removeBlock(piece: Piece): void {
+    const { block } = piece;
+    (this.loose[block.kind] as Set<Piece>).delete(piece);
     this.counts.reserved -= block.bytes;
     this.counts.cached -= block.bytes;
     if (onDevice(block.kind)) this.deviceBytes -= block.bytes;
