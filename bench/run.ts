@@ -15,6 +15,7 @@ import { type KernelCase, call, check } from "./kernels/case.ts";
 import { cases as elementwise } from "./kernels/elementwise.ts";
 import type { GpuResult } from "./gpu/harness.ts";
 import { cases as matmul } from "./kernels/matmul.ts";
+import { cases as rows } from "./kernels/rows.ts";
 import { type ConfigName, type FormatName, bytesPerToken, configs, formats } from "./models/configs.ts";
 import { syntheticCheckpoint } from "./models/synthetic.ts";
 import { RemoteEngine, type Task } from "./peers/engine.ts";
@@ -32,7 +33,7 @@ interface ModelCase {
   /** Measured without a filter too. */
   readonly usual: boolean;
 }
-const kernels: readonly (KernelCase & { name: string })[] = [...matmul, ...attention, ...elementwise].map((c) => ({ ...c, name: `kernel ${c.name}` }));
+const kernels: readonly (KernelCase & { name: string })[] = [...matmul, ...attention, ...elementwise, ...rows].map((c) => ({ ...c, name: `kernel ${c.name}` }));
 const models: readonly ModelCase[] = (Object.keys(configs) as ConfigName[]).flatMap((config) =>
   (Object.keys(formats) as FormatName[]).map((format) => ({ name: `model ${config} ${format}`, config, format, usual: config === "qwen3-0.6b" })),
 );
@@ -41,12 +42,13 @@ const selected = (name: string, usual = true): boolean => (filters.length === 0 
 const samples = Number(options.samples);
 
 /** Rates of a case, and the shares of the roofs that it reaches: ratios to probes that took turns with it. */
-function rates(c: KernelCase, times: Record<"run" | "read" | "fma", number[]>, roofs: Roofs): Record<string, number> {
+function rates(c: KernelCase, times: Record<"run" | "read" | "copy" | "fma", number[]>, roofs: Roofs): Record<string, number> {
   const seconds = summarize(times.run).median;
   const extra: Record<string, number> = {};
   if (c.bytes) extra["GB/s"] = c.bytes / seconds / 1e9;
   if (c.flops) extra["GFLOP/s"] = c.flops / seconds / 1e9;
   if (c.bytes) extra["share of read bandwidth"] = (ratios(times.read, times.run).median * c.bytes) / roofs.readBytes;
+  if (c.bytes && c.besideCopy) extra["of a copy's time"] = (ratios(times.run, times.copy).median * roofs.copyBytes) / c.bytes;
   if (c.flops) extra["share of float32 roof"] = (ratios(times.fma, times.run).median * c.flops) / roofs.fmaFlops;
   return extra;
 }
@@ -58,7 +60,7 @@ function kernelResult(c: KernelCase, roofs: Roofs): Result {
   try {
     check(c.name, p);
     let i = 0;
-    const times = measureTogether({ run: () => call(p, i++), read: roofs.read, fma: roofs.fma }, { samples });
+    const times = measureTogether({ run: () => call(p, i++), read: roofs.read, copy: roofs.copy, fma: roofs.fma }, { samples });
     const s = summarize(times.run);
     const extra = rates(c, times, roofs);
     console.log(`${c.name.padEnd(72)} ${duration(s.median).padStart(8)} (${duration(s.p10)}-${duration(s.p90)})  ${show(extra)}`);

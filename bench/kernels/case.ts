@@ -9,6 +9,8 @@ export interface KernelCase {
   /** Floating-point operations, or bytes read and written, of one call. */
   readonly flops?: number;
   readonly bytes?: number;
+  /** Also gives the time relative to that of a copy that moves as many bytes. */
+  readonly besideCopy?: boolean;
   /** Makes the inputs; called when the case is selected. */
   prepare(): Prepared;
 }

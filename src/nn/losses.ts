@@ -28,9 +28,10 @@ export function crossEntropy(logits: MxArray, targets: MxArray, weights?: MxArra
   if (!(labelSmoothing >= 0 && labelSmoothing < 1)) throw new Error(`[crossEntropy] labelSmoothing must be at least 0 and less than 1, got ${labelSmoothing}`);
   const probabilities = targets.ndim === logits.ndim;
   requireShape("crossEntropy", "targets", targets.shape, probabilities ? logits.shape : without(logits.shape, axis));
-  // Large logits leave more digits of the small difference when their maximum is taken off first.
-  const moved = mx.subtract(logits, mx.stopGradient(mx.max(logits, axis, true)));
-  const score = probabilities ? mx.sum(mx.multiply(moved, targets), axis) : chosen(moved, targets, axis);
+  // Large logits leave more digits of the small difference when their maximum is taken off first; of the chosen one alone, so that the others need not be stored.
+  const greatest = mx.stopGradient(mx.max(logits, axis, true));
+  const moved = mx.subtract(logits, greatest);
+  const score = probabilities ? mx.sum(mx.multiply(moved, targets), axis) : mx.subtract(chosen(logits, targets, axis), mx.squeeze(greatest, axis));
   const normalizer = mx.logsumexp(moved, axis);
   let loss = mx.subtract(normalizer, labelSmoothing > 0 ? mx.multiply(score, 1 - labelSmoothing) : score);
   if (labelSmoothing > 0) loss = mx.subtract(loss, mx.multiply(mx.mean(moved, axis), labelSmoothing));

@@ -1,8 +1,9 @@
 /** softmax and logsumexp. The kernels work on the last axis; other axes are moved there. */
 import { type Aval, MxArray, type View } from "../core/array.ts";
 import { type StreamOrDevice, isStreamOrDevice } from "../core/device.ts";
-import { toInexact } from "../core/dtype.ts";
+import { float32, float64, toInexact } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
+import type { Value } from "../core/expr.ts";
 import { type Launch, type Step, defineOp, input, output, scratch } from "../core/op.ts";
 import { formatShape, normalizeAxes, reducedShape, sizeOf } from "../core/shape.ts";
 import { astype } from "./cast.ts";
@@ -91,6 +92,20 @@ const logsumexpOp = defineOp({
       return m === Number.POSITIVE_INFINITY ? m : m + Math.log(total);
     }),
   ],
+  rows: {
+    span: () => 1,
+    perRow: true,
+    formula(r, [x], _params, { dtype }) {
+      const { e } = r;
+      const wide = dtype === float64 ? float64 : float32;
+      const m = r.reduce("max", x as Value, wide);
+      const infinite = (v: number): Value => e.eq(m, e.like(m, v));
+      // A row without a finite element is measured from 0; sums of shorter spans have smaller errors, so that float32 does.
+      const origin = e.select(infinite(Number.NEGATIVE_INFINITY), e.like(m, 0), m);
+      const total = r.reduce("sum", e.exp(e.sub(x as Value, origin)), wide);
+      return e.select(infinite(Number.POSITIVE_INFINITY), m, e.add(e.log(total), origin));
+    },
+  },
   kernels: [{ name: "wasm/softmax/logsumexp", launch: ([x], [out]) => launchLogsumexp(x as View, out as View) }],
   gpu: gpuLogsumexp,
 });

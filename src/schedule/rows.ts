@@ -52,7 +52,7 @@ function roleOfView(node: Node, space: RowSpace): Role | undefined {
   const to = node.outputs[0] as ArrayDesc;
   if (!isRowShape(from.shape, space) || node.inputs.length !== 1) return undefined;
   const layout = node.op.view?.(dense(from), node.params);
-  if (!layout || layout.offset !== 0) return undefined;
+  if (layout?.offset !== 0) return undefined;
   const matches = (strides: Shape): boolean => layout.strides.every((s, i) => s === strides[i] || to.shape[i] === 1);
   if (sameShape(to.shape, space.shape)) return matches([...rowStrides(leadOf(space)), ...new Array<number>(space.rank).fill(0)]) ? "element" : undefined;
   return isRowShape(to.shape, space) && to.size === from.size && matches(rowStrides(to.shape)) ? "row" : undefined;
