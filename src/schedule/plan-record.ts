@@ -80,12 +80,15 @@ export interface ScalarPlace {
 const room = 4096;
 
 export class PlanRecorder extends Recorder {
-  readonly memory: PlanMemory = new PlanMemory(() => this.commands);
-  readonly log = new PlanLog(this.memory, () => this.commands);
+  /** What is recorded for the GPU, if anything is. */
+  gpu: { readonly commands: number } | undefined;
+  private readonly recorded = (): number => this.commands + (this.gpu?.commands ?? 0);
+  readonly memory: PlanMemory = new PlanMemory(this.recorded);
+  readonly log = new PlanLog(this.memory, this.recorded);
   readonly relocations: Relocation[] = [];
   readonly scalars: ScalarPlace[] = [];
   /** Numbers of inputs that are 0-d constants. */
-  private readonly constants = new Map<ArrayDesc, number>();
+  readonly constants = new Map<ArrayDesc, number>();
 
   constructor() {
     super(false);
@@ -101,9 +104,6 @@ export class PlanRecorder extends Recorder {
   /** The words written so far. */
   get written(): Int32Array {
     return this.words.slice(0, this.at);
-  }
-  isInput(d: ArrayDesc, index: number): void {
-    this.constants.set(d, index);
   }
 
   protected override open(): void {
