@@ -1,7 +1,7 @@
 /** Plans for the GPU: dispatches recorded without memory, encoded once as a command stream with its barriers, and appended with the addresses of a run. */
 import type { ArrayDesc } from "../core/array.ts";
 import type { GpuLaunch, GpuPointer, GpuStep } from "../core/gpu.ts";
-import { Storage } from "../core/storage.ts";
+import type { Storage } from "../core/storage.ts";
 import { CommandStream, type Range } from "../backend/vulkan/commands.ts";
 import { type Placed, pipelineOf, pushBytesOf, wordBytes } from "../backend/vulkan/encode.ts";
 import type { VulkanBackend } from "../backend/vulkan/index.ts";
