@@ -1,8 +1,8 @@
 /** Plans of compiled functions: that they engage, that they equal what is computed without them, and what they do to memory. */
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { core as mx, nn, optimizers, utils } from "../src/index.ts";
+import { openVulkan } from "../src/backend/vulkan/index.ts";
 import { wasmBackend } from "../src/backend/wasm/index.ts";
-import { DecodeStep } from "../src/llm/decode.ts";
 import { generateStep, load, makePromptCache } from "../src/llm/index.ts";
 import { tapeOf } from "../src/schedule/plan.ts";
 import { setTracer, stats } from "../src/schedule/run.ts";
@@ -350,13 +350,14 @@ describe("training steps with captured state", () => {
     };
     const [planned, plain] = [memory("1", 1000), memory("0", 3)];
     expect([planned[0], plain[0]]).toEqual([0, 0]);
-    expect(planned[1]).toBeLessThan(1.15 * plain[1]);
+    // Half an array of that size: temporaries that share one block may leave gaps.
+    expect(planned[1] - plain[1]).toBeLessThan(8192);
     expect(counted()).toEqual({ made: 1, reused: 1002, refused: 0 });
   });
 });
 
 describe("a decode step of a model", () => {
-  test("is one plan: one run of the threads per token, the generator's tokens", async () => {
+  test("is one plan: one run of the threads or one submission per token, the generator's tokens", async () => {
     const { model } = await load(demo4bit);
     const want: number[] = [];
     for (const [token] of generateStep([300, 301, 302], model, { maxTokens: 20 })) want.push(token);
@@ -366,6 +367,8 @@ describe("a decode step of a model", () => {
     mx.eval(cache.map((c) => c.state));
     const step = mx.compile((token: A, position: A, length: A) => mx.argmax(model.nextLogits(token, cache, { position, length }), -1), false, cache as never, cache as never);
     const runs: number[] = [];
+    /** Lists that the threads of the CPU ran, and that went to the GPU. */
+    const lists = (): number => wasmBackend().pool.counters.lists + (openVulkan()?.counters.submissions ?? 0);
     while (tokens.length < 20) {
       for (const c of cache) c.reserve();
       const offset = cache[0]?.offset as number;
@@ -373,15 +376,14 @@ describe("a decode step of a model", () => {
       const [token, position, length] = [mx.array([[tokens[tokens.length - 1] as number]], mx.int32), mx.array([offset], mx.int32), mx.array([offset + 1], mx.int32)];
       const next = step(token, position, length);
       mx.dispose(old);
-      const { lists } = wasmBackend().pool.counters;
+      const started = lists();
       mx.eval(next, cache.map((c) => c.state));
-      runs.push(wasmBackend().pool.counters.lists - lists);
+      runs.push(lists() - started);
       tokens.push(next.item() as number);
       for (const c of cache) c.advance();
     }
     expect(tokens).toEqual(want);
     expect(counted()).toEqual({ made: 1, reused: 18, refused: 0 });
-    expect(runs.slice(1)).toEqual(runs.slice(1).map(() => (onGpu ? 0 : 1)));
-    expect(DecodeStep.supports(model, cache)).toBe(true);
+    expect(new Set(runs.slice(1))).toEqual(new Set([1]));
   });
 });

@@ -7,12 +7,15 @@ import type { Body } from "../core/body.ts";
 import { inlineBody } from "../core/body.ts";
 import type { Node } from "../core/op.ts";
 import type { Storage } from "../core/storage.ts";
+import type { Placed } from "../backend/vulkan/encode.ts";
 import type { Switches } from "./gate.ts";
 import { closedKernels } from "./gate.ts";
 import { tapeOf } from "./plan.ts";
+import { type GpuPlan, GpuPlanRecorder, appendPlan, encodePlan } from "./plan-gpu.ts";
 import { PlanRefused, type Slot, placeInArena } from "./plan-memory.ts";
 import { type Item, PlanRecorder, type Relocation } from "./plan-record.ts";
 import { type Recorder, scalarBits } from "./record.ts";
+import type { GpuRecorder } from "./record-gpu.ts";
 import { Evaluation, type Planner, installBodyRunner, stats } from "./run.ts";
 
 /** Commands for the CPU that stand together in a list. */
@@ -44,11 +47,13 @@ export interface Plan {
   /** By output; undefined for one that nobody sees. */
   readonly results: readonly (Result | undefined)[];
   readonly pieces: readonly Piece[];
+  readonly gpu: GpuPlan | undefined;
 }
 
 /** Most words of a piece. */
 const mostWords = 1 << 16;
-const alignment = 64;
+/** Of temporaries on the CPU and on the GPU, as fresh arrays have it there. */
+const alignments = { cpu: 64, gpu: 256 } as const;
 
 /** Numbers of the bases that addresses count from: the list, the arena, inputs, constants, outputs. */
 function baseOf(slot: Slot | undefined, inputs: number, constants: number): number {
@@ -95,20 +100,29 @@ function cut(recorder: PlanRecorder, inputs: number, constants: number): Piece[]
 export interface Stage {
   readonly recorder: PlanRecorder;
   readonly planner: Planner;
+  gpu: GpuPlanRecorder | undefined;
 }
 export function openStage(): Stage {
   const recorder = new PlanRecorder();
   const refuse = (why: string): never => {
     throw new PlanRefused(why);
   };
-  const planner: Planner = {
+  const stage: Stage = {
     recorder,
-    gpu: () => refuse("it runs on the GPU"),
-    recorded: (...what) => recorder.log.recorded(...what),
-    copied: (...what) => recorder.log.copied(...what),
-    refuse,
+    gpu: undefined,
+    planner: {
+      recorder,
+      gpu: () => {
+        stage.gpu ??= new GpuPlanRecorder(recorder.memory, recorder.constants);
+        recorder.gpu = stage.gpu;
+        return stage.gpu;
+      },
+      recorded: (...what) => recorder.log.recorded(...what),
+      copied: (...what) => recorder.log.copied(...what),
+      refuse,
+    },
   };
-  return { recorder, planner };
+  return stage;
 }
 
 /** Stands for an evaluated array or a constant. `donated`: nobody else needs it. */
@@ -116,7 +130,7 @@ export function standIn({ recorder }: Stage, d: ArrayDesc, index: number, donate
   if (!d.storage) {
     const desc = ArrayDesc.constant(d.scalar as number, d.dtype);
     desc.handles = 1;
-    recorder.isInput(desc, index);
+    recorder.constants.set(desc, index);
     return { desc, slot: undefined };
   }
   const { size } = d.dtype;
@@ -130,8 +144,9 @@ export function standIn({ recorder }: Stage, d: ArrayDesc, index: number, donate
 }
 
 /** Ends a plan: `results` are the arrays that it computes, undefined for those that nobody sees. */
-export function closeStage({ recorder }: Stage, inputs: readonly (Slot | undefined)[], results: readonly (ArrayDesc | undefined)[]): Plan {
+export function closeStage({ recorder, gpu, planner }: Stage, inputs: readonly (Slot | undefined)[], results: readonly (ArrayDesc | undefined)[]): Plan {
   recorder.flush(true);
+  if (recorder.commands > 0 && gpu) planner.refuse("parts of it run on the CPU and parts on the GPU");
   const { memory } = recorder;
   const placed = results.map((d): Result | undefined => {
     if (!d?.storage) return undefined;
@@ -139,8 +154,12 @@ export function closeStage({ recorder }: Stage, inputs: readonly (Slot | undefin
     return { slot, strides: d.strides, bytes: d.offset * d.dtype.size - slot.start };
   });
   const { outputs, constants, temporaries } = memory.finish();
-  const arenaBytes = placeInArena(temporaries, alignment);
-  return { items: recorder.log.items, commands: recorder.commands, inputs, constants, outputs, temporaries, arenaBytes, results: placed, pieces: cut(recorder, inputs.length, constants.length) };
+  const arenaBytes = placeInArena(temporaries, alignments[gpu ? "gpu" : "cpu"]);
+  const [n, c] = [inputs.length, constants.length];
+  return {
+    items: recorder.log.items, commands: recorder.commands + (gpu?.commands ?? 0), inputs, constants, outputs, temporaries, arenaBytes, results: placed,
+    pieces: cut(recorder, n, c), gpu: gpu && encodePlan(gpu, (slot) => baseOf(slot, n, c)),
+  };
 }
 
 const isUsed = (d: ArrayDesc): boolean => d.handles > 0 || d.consumers > 0;
@@ -196,6 +215,7 @@ function find(entries: Entry[], length: number, switches: Switches): Entry | und
   for (let i = entries.length - 1; i >= 0; i--) {
     const e = entries[i] as Entry;
     if (e.signature.length !== length || e.switches !== switches || e.closed !== closedKernels.size) continue;
+    if (typeof e.plan !== "string" && e.plan.gpu?.backend.lost) continue;
     let at = 0;
     while (at < length && e.signature[at] === scratch[at]) at++;
     if (at < length) continue;
@@ -226,54 +246,93 @@ function entryFor(node: Node, body: Body, evaluation: Evaluation): { entry: Entr
   return { entry, made: true };
 }
 
-const bases: number[] = [];
-/** Storage for a run of the plan; undefined when memory does not suffice. */
-function take(plan: Plan, recorder: Recorder): { arena: Storage | undefined; outputs: readonly Storage[] } | undefined {
+/** Memory for a run of a plan. */
+interface Taken<T> {
+  readonly outputs: readonly Storage[];
+  readonly arena: T | undefined;
+}
+/** Takes it; undefined when there is too little. */
+function take<T>(plan: Plan, storage: (bytes: number) => Storage, arena: (bytes: number) => T): Taken<T> | undefined {
   const outputs: Storage[] = [];
-  let arena: Storage | undefined;
   try {
-    for (const slot of plan.outputs) {
-      const s = recorder.storage(slot.bytes);
+    for (const { bytes } of plan.outputs) {
+      const s = storage(bytes);
       s.retain();
       outputs.push(s);
     }
-    if (plan.arenaBytes > 0) arena = recorder.storage(plan.arenaBytes);
-    arena?.retain();
+    return { outputs, arena: plan.arenaBytes > 0 ? arena(plan.arenaBytes) : undefined };
   } catch {
     for (const s of outputs) s.release();
     return undefined;
   }
-  return { arena, outputs };
+}
+/** Tells the storages that a plan writes where their bytes are right now. */
+function wrote(plan: Plan, { inputs }: Node, outputs: readonly Storage[], tell: (s: Storage) => void): void {
+  plan.inputs.forEach((slot, i) => {
+    if (slot?.written) tell(inputs[i]?.storage as Storage);
+  });
+  for (const s of outputs) tell(s);
+}
+function placeResults(plan: Plan, node: Node, outputs: readonly Storage[]): void {
+  node.outputs.forEach((o, i) => {
+    const result = plan.results[i];
+    if (result) placeResult(o, result, node.inputs, outputs);
+  });
 }
 
-/** Appends the commands of a plan. False when memory does not suffice. */
-function runPlan(plan: Plan, node: Node, recorder: Recorder): boolean {
+const bases: number[] = [];
+/** Appends the commands of a plan to the list of the CPU. False when memory does not suffice. */
+function runOnCpu(plan: Plan, node: Node, recorder: Recorder): boolean {
   const { inputs } = node;
-  for (const { storage } of inputs) if (storage && !storage.hostValid) storage.needHost();
-  const memory = take(plan, recorder);
-  if (!memory) return false;
-  let n = 0;
-  bases[n++] = 0;
-  bases[n++] = memory.arena?.address ?? 0;
-  for (const d of inputs) bases[n++] = d.storage ? d.address : 0;
-  for (const { storage } of plan.constants) bases[n++] = (storage as Storage).address;
-  for (const s of memory.outputs) bases[n++] = s.address;
-  plan.inputs.forEach((slot, i) => {
-    if (slot?.written) inputs[i]?.storage?.wroteHost();
-  });
+  const work = plan.pieces.length > 0;
+  if (work) for (const { storage } of inputs) if (storage && !storage.hostValid) storage.needHost();
+  const held = (bytes: number): Storage => {
+    const s = recorder.storage(bytes);
+    s.retain();
+    return s;
+  };
+  const taken = take(plan, (n) => recorder.storage(n), held);
+  if (!taken) return false;
+  const { outputs, arena } = taken;
   try {
+    let n = 1;
+    bases[n++] = arena?.address ?? 0;
+    for (const d of inputs) bases[n++] = work && d.storage ? d.address : 0;
+    for (const { storage } of plan.constants) bases[n++] = (storage as Storage).address;
+    for (const s of outputs) bases[n++] = s.address;
+    wrote(plan, node, outputs, (s) => s.wroteHost());
     recorder.append(
       plan.pieces.map((p) => p.words),
       (i, start, words) => putAddresses(plan.pieces[i] as Piece, start, words, inputs),
     );
     recorder.commands += plan.commands;
-    node.outputs.forEach((o, i) => {
-      const result = plan.results[i];
-      if (result) placeResult(o, result, inputs, memory.outputs);
-    });
+    placeResults(plan, node, outputs);
   } finally {
-    memory.arena?.release();
-    for (const s of memory.outputs) s.release();
+    arena?.release();
+    for (const s of outputs) s.release();
+  }
+  return true;
+}
+
+/** Appends the commands of a plan to the list of the GPU. False when memory does not suffice. */
+function runOnGpu(plan: Plan, gpu: GpuPlan, node: Node, recorder: GpuRecorder): boolean {
+  const { backend } = recorder;
+  const memoryOf = (s: Storage): Placed => ({ memory: backend.resident(s).memory, bytes: 0 });
+  const taken = take(plan, (n) => recorder.storage(n), (n) => backend.scratch(n));
+  if (!taken) return false;
+  const { outputs, arena } = taken;
+  try {
+    // Copies to the device come before the plan's own commands.
+    const places: (Placed | undefined)[] = [undefined, arena && { memory: arena, bytes: 0 }];
+    for (const d of node.inputs) places.push(d.storage && { ...memoryOf(d.storage), bytes: d.offset * d.dtype.size });
+    for (const { storage } of plan.constants) places.push(memoryOf(storage as Storage));
+    for (const s of outputs) places.push(memoryOf(s));
+    if (gpu.stream.length > 0) recorder.commands += appendPlan(gpu, places, node.inputs);
+    wrote(plan, node, outputs, (s) => s.wroteDevice());
+    placeResults(plan, node, outputs);
+  } finally {
+    if (arena) backend.freeScratch(arena);
+    for (const s of outputs) s.release();
   }
   return true;
 }
@@ -296,10 +355,19 @@ function placeResult(o: ArrayDesc, { slot, strides, bytes }: Result, inputs: rea
   } else o.place(slot.kind === "constant" ? (slot.storage as Storage) : (outputs[slot.index] as Storage), strides, bytes / o.dtype.size);
 }
 
+function run(plan: Plan, node: Node, evaluation: Evaluation): boolean {
+  if (!plan.gpu) return runOnCpu(plan, node, evaluation.recorder);
+  const recorder = evaluation.gpuRecorder();
+  const done = runOnGpu(plan, plan.gpu, node, recorder);
+  if (done) for (const o of node.outputs) if (o.storage) recorder.produces(o);
+  if (recorder.backend.ripe) recorder.flush();
+  return done;
+}
+
 installBodyRunner((node, body, evaluation) => {
   const { entry, made } = entryFor(node, body, evaluation);
   const { plan } = entry;
-  const why = typeof plan === "string" ? plan : runPlan(plan, node, evaluation.recorder) ? undefined : "there is too little memory for it";
+  const why = typeof plan === "string" ? plan : run(plan, node, evaluation) ? undefined : "there is too little memory for it";
   if (evaluation.switches.debug >= 2 && typeof plan !== "string") process.stderr.write(`  ${node.op.name}: by a plan ${made ? "made now" : "made before"}: ${plan.items.length} steps, ${plan.commands} commands\n`);
   if (why !== undefined) stats.plansRefused++;
   else if (made) stats.plansMade++;

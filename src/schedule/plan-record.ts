@@ -45,22 +45,28 @@ export class PlanLog {
     this.memory = memory;
     this.commands = commands;
   }
-  private operand(d: ArrayDesc, moved: boolean): Operand {
-    return { view: { shape: d.shape, dtype: d.dtype, contiguous: d.contiguous }, slot: d.storage && this.memory.of(d.storage), bytes: moved && d.storage ? bytesOf(d) : 0 };
+  private operand(d: ArrayDesc, bytes: number): Operand {
+    return { view: { shape: d.shape, dtype: d.dtype, contiguous: d.contiguous }, slot: d.storage && this.memory.of(d.storage), bytes: d.storage ? bytes : 0 };
   }
-  private add(op: string, fused: readonly string[], kernel: string, refused: readonly string[], from: readonly ArrayDesc[], to: readonly ArrayDesc[]): void {
+  private add(what: Pick<Item, "op" | "fused" | "kernel" | "refused">, from: readonly ArrayDesc[], to: readonly ArrayDesc[], base?: ArrayDesc): void {
     const commands = this.commands() - this.before;
     this.before += commands;
-    // A definition in other ops has moved nothing itself, nor has a view.
-    const moved = commands > 0;
-    this.items.push({ op, fused, kernel, refused: [...refused], reads: from.map((d) => this.operand(d, moved)), writes: to.map((d) => this.operand(d, moved)), commands });
+    // A definition in other ops has moved nothing itself, nor has a view. What is updated in place is written where the update goes.
+    const inPlace = base !== undefined && base.storage === to[0]?.storage;
+    const update = from.find((d) => d !== base);
+    const moved = (d: ArrayDesc): number => (commands === 0 || (inPlace && d === base) ? 0 : bytesOf(inPlace && d === to[0] && update ? update : d));
+    this.items.push({ ...what, reads: from.map((d) => this.operand(d, moved(d))), writes: to.map((d) => this.operand(d, moved(d))), commands });
   }
   recorded(node: Node, kernel: string, refused: readonly string[], absorbed: readonly Node[]): void {
+    // Stand-ins of function transforms say nothing.
+    if (node.op.name === "tracer") return;
     const stored = absorbed.flatMap((n) => n.outputs).filter((o) => o.storage !== undefined);
-    this.add(node.op.name, absorbed.map((n) => n.op.name), kernel, refused, leavesOf(node, absorbed), [...node.outputs, ...stored]);
+    const { base } = node.op.kernels[0] ?? {};
+    const what = { op: node.op.name, fused: absorbed.map((n) => n.op.name), kernel, refused: [...refused] };
+    this.add(what, leavesOf(node, absorbed), [...node.outputs, ...stored], base === undefined ? undefined : node.inputs[base]);
   }
   copied(from: ArrayDesc, to: ArrayDesc, kernel: string): void {
-    this.add("copy", [], kernel, [], [from], [to]);
+    this.add({ op: "copy", fused: [], kernel, refused: [] }, [from], [to]);
   }
 }
 
@@ -80,12 +86,15 @@ export interface ScalarPlace {
 const room = 4096;
 
 export class PlanRecorder extends Recorder {
-  readonly memory: PlanMemory = new PlanMemory(() => this.commands);
-  readonly log = new PlanLog(this.memory, () => this.commands);
+  /** What is recorded for the GPU, if anything is. */
+  gpu: { readonly commands: number } | undefined;
+  private readonly recorded = (): number => this.commands + (this.gpu?.commands ?? 0);
+  readonly memory: PlanMemory = new PlanMemory(this.recorded);
+  readonly log = new PlanLog(this.memory, this.recorded);
   readonly relocations: Relocation[] = [];
   readonly scalars: ScalarPlace[] = [];
   /** Numbers of inputs that are 0-d constants. */
-  private readonly constants = new Map<ArrayDesc, number>();
+  readonly constants = new Map<ArrayDesc, number>();
 
   constructor() {
     super(false);
@@ -101,9 +110,6 @@ export class PlanRecorder extends Recorder {
   /** The words written so far. */
   get written(): Int32Array {
     return this.words.slice(0, this.at);
-  }
-  isInput(d: ArrayDesc, index: number): void {
-    this.constants.set(d, index);
   }
 
   protected override open(): void {

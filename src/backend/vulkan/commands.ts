@@ -130,6 +130,18 @@ export class CommandStream {
     this.put64(target.offset);
     this.putPush(data);
   }
+  /**
+   * Appends a stream that was built before, with its own barriers, as one operation: kernels that read and write these ranges, and updates of some. Returns where its
+   * words begin, so that the caller can finish them.
+   */
+  append(words: Uint32Array, reads: readonly Range[], writes: readonly Range[], updates: readonly Range[], name: string): number {
+    this.touchAll([...this.accesses("kernel", reads, writes), ...this.accesses("transfer", [], updates)], name);
+    this.reserve(words.length);
+    const start = this.length;
+    this.words.set(words, start);
+    this.length += words.length;
+    return start;
+  }
   /** The host will read these ranges when the stream is done. */
   hostReads(ranges: readonly Range[]): void {
     this.touch("host", ranges, [], "host");
@@ -168,16 +180,19 @@ export class CommandStream {
     return found;
   }
 
-  private touch(agent: Agent, from: readonly Range[], to: readonly Range[], name: string, extra?: Access): void {
-    const accesses: Access[] = [];
+  private accesses(agent: Agent, from: readonly Range[], to: readonly Range[]): Access[] {
     const reads = this.canonical ? from.map(this.canonical) : from;
     const writes = this.canonical ? to.map(this.canonical) : to;
-    for (const range of reads) accesses.push({ agent, write: false, range });
-    for (const range of writes) accesses.push({ agent, write: true, range });
+    return [...reads.map((range) => ({ agent, write: false, range })), ...writes.map((range) => ({ agent, write: true, range }))];
+  }
+  private touch(agent: Agent, from: readonly Range[], to: readonly Range[], name: string, extra?: Access): void {
+    this.touchAll(this.accesses(agent, from, to), name, extra);
+  }
+  private touchAll(accesses: Access[], name: string, extra?: Access): void {
     this.order(accesses);
     if (extra) accesses.push(extra);
     // The host reads when the stream is done: nothing in it comes later.
-    if (agent !== "host") for (const each of agents) this.open[each].push(...accesses);
+    if (accesses[0]?.agent !== "host") for (const each of agents) this.open[each].push(...accesses);
     this.log?.push({ accesses, name });
   }
   /** Inserts the barriers that these accesses need. */

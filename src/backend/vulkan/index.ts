@@ -313,6 +313,15 @@ export class VulkanBackend {
     this.counters.dispatches += n;
     return n;
   }
+  /** Records commands that were encoded before: `write` puts them into the stream. `table`: words that they read. Returns the number of dispatches. */
+  append(table: readonly number[], dispatches: number, write: (stream: CommandStream, table: Placed | undefined) => void): number {
+    this.usable();
+    this.makeRoom(wordBytes(table.length));
+    write(this.stream, table.length > 0 ? this.words(table) : undefined);
+    this.operations += Math.max(1, dispatches);
+    this.counters.dispatches += dispatches;
+    return dispatches;
+  }
   /** Temporary memory of a launch: given back at once, because work runs in order; a recording keeps it. */
   scratch(bytes: number): Allocation {
     this.usable();
