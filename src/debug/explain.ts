@@ -6,9 +6,9 @@ import type { Kernel, Layout, Node } from "../core/op.ts";
 import { formatShape, isContiguous, rowStrides } from "../core/shape.ts";
 import { gpuStatus, vulkanBackend } from "../backend/vulkan/index.ts";
 import { elementwiseStep } from "../codegen/elementwise-spirv.ts";
-import { type Switches, type Verdict, check, checkGpu, generatedClosed, readSwitches } from "../schedule/gate.ts";
+import { type Switches, type Verdict, check, checkGpu, generatedClosed, readSwitches, satisfies } from "../schedule/gate.ts";
 import { type Item, fuse, tapeOf } from "../schedule/plan.ts";
-import { GroupBuilder, alignedPart, broadcastStrides, definitionOf, descsOf, satisfies } from "../schedule/run.ts";
+import { GroupBuilder, alignedPart, broadcastStrides, definitionOf, descsOf } from "../schedule/run.ts";
 
 /** What one device would do with an op. */
 interface Choice {

@@ -1,7 +1,7 @@
 /** Work of the quantized matrix products, as data for assembly/templates/quantized.ts. */
 import type { View } from "../core/array.ts";
 import { float32 } from "../core/dtype.ts";
-import { type Arg, type Launch, type Step, input, output, scratch } from "../core/op.ts";
+import { type Arg, type Choices, type Launch, type Step, type Tunables, input, output, scratch } from "../core/op.ts";
 import { sizeOf } from "../core/shape.ts";
 import type { FloatMode } from "./quantized-float.ts";
 
@@ -78,35 +78,40 @@ const launchPrepared = (prepared: Prepared, steps: readonly Step[], more: readon
   shared: { steps: 1, scratch: [0], key: prepared.key },
 });
 
-/** Few rows times packed [N, K]. */
-export const launchQmv = (inputs: readonly View[], outputs: readonly View[], p: ProductParams): Launch => launchRows("quantized/qmv", inputs, outputs, p);
-/** One row times packed 4-bit [N, K]. */
-export const launchQmvRow = (inputs: readonly View[], outputs: readonly View[], p: ProductParams): Launch => launchRows("quantized/qmvRow", inputs, outputs, p);
+/** Bytes of weights that a thread takes at a time: smaller pieces restart the hardware's prefetching more often, larger ones leave threads waiting at the end. */
+export const rowTunables = { chunk: [163840, 40960, 81920, 327680, 655360] } as const satisfies Tunables;
+/** Multiply-adds that a thread takes at a time, and values of x in a block. */
+export const panelTunables = { chunk: [400_000, 100_000, 200_000, 800_000, 1_600_000], block: [262144, 65536, 131072, 524288] } as const satisfies Tunables;
 
-function launchRows(entry: string, inputs: readonly View[], [out]: readonly View[], p: ProductParams): Launch {
+/** Few rows times packed [N, K]. */
+export const launchQmv = (inputs: readonly View[], outputs: readonly View[], p: ProductParams, c?: Choices): Launch => launchRows("quantized/qmv", inputs, outputs, p, c);
+/** One row times packed 4-bit [N, K]. */
+export const launchQmvRow = (inputs: readonly View[], outputs: readonly View[], p: ProductParams, c?: Choices): Launch => launchRows("quantized/qmvRow", inputs, outputs, p, c);
+
+function launchRows(entry: string, inputs: readonly View[], [out]: readonly View[], p: ProductParams, choices?: Choices): Launch {
   const x = inputs[0] as View;
   const K = last(x);
   const M = rowsOf(x);
   const N = last(out as View);
   const prepared = prepareStep(x, planesOf(out as View), p, false);
-  // About 160 KB of weights (smaller pieces restart the hardware's prefetching too often), or the same time when they are used for more rows.
+  // So many bytes of weights, or the same time when they are used for more rows.
   const units = (N + 3) >> 2;
-  const grain = evenGrain(units, grainOf((K * p.bits * Math.max(1, M / 2)) / 2, 163840));
+  const grain = evenGrain(units, grainOf((K * p.bits * Math.max(1, M / 2)) / 2, choices?.["chunk"] ?? rowTunables.chunk[0]));
   return launchPrepared(prepared, [{ entry, args: commonWords(inputs, out as View, p, M, N, K), units, grain }]);
 }
 
 /** Many rows times packed [N, K]. */
-export function launchQmm(inputs: readonly View[], [out]: readonly View[], p: ProductParams): Launch {
+export function launchQmm(inputs: readonly View[], [out]: readonly View[], p: ProductParams, choices?: Choices): Launch {
   const x = inputs[0] as View;
   const K = last(x);
   const M = rowsOf(x);
   const N = last(out as View);
   const prepared = prepareStep(x, planesOf(out as View), p, true);
   // A block of x stays in a core's second-level cache while the panels pass.
-  const rows = Math.min((M + 3) & ~3, Math.max(32, Math.floor(262144 / K) & ~3));
+  const rows = Math.min((M + 3) & ~3, Math.max(32, Math.floor((choices?.["block"] ?? panelTunables.block[0]) / K) & ~3));
   const units = Math.ceil(M / rows) * ((N + 7) >> 3);
   const args = [...commonWords(inputs, out as View, p, M, N, K), rows];
-  return launchPrepared(prepared, [{ entry: "quantized/qmm", args, units, grain: evenGrain(units, grainOf(8 * K * rows, 400_000)) }]);
+  return launchPrepared(prepared, [{ entry: "quantized/qmm", args, units, grain: evenGrain(units, grainOf(8 * K * rows, choices?.["chunk"] ?? panelTunables.chunk[0])) }]);
 }
 
 /** Rows times packed [K, N], for one matrix or, with indices as inputs 4 and 5, for one of several per pair. */

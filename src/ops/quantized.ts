@@ -8,7 +8,7 @@ import type { MxArray } from "../core/array.ts";
 import type { StreamOrDevice } from "../core/device.ts";
 import { type Dtype, bfloat16, float32, promote, uint32, uint8 } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
-import { type Apply, type Kernel, defineOp } from "../core/op.ts";
+import { type Apply, type Kernel, type Tunables, defineOp } from "../core/op.ts";
 import { notDifferentiable } from "../core/rules.ts";
 import { type Shape, broadcastShapes, formatShape, sameShape, sizeOf } from "../core/shape.ts";
 import { at } from "./array-index.ts";
@@ -27,7 +27,7 @@ import { floatGatherKernels, floatProductKernels, launchFloatDequantize, launchF
 import { multiplyInto, quantizeReference, unpackAffine } from "./quantized-reference.ts";
 import { sum } from "./reduce.ts";
 import {
-  type Packing, type ProductParams, fewRows, last, launchDequantize, launchGather, launchQmm, launchQmv, launchQmvRow, launchQuantize, launchQvm, longestPanelRow, longestRow, rowsOf,
+  type Packing, type ProductParams, fewRows, last, launchDequantize, launchGather, launchQmm, launchQmv, launchQmvRow, launchQuantize, launchQvm, longestPanelRow, longestRow, panelTunables, rowTunables, rowsOf,
 } from "./quantized-launch.ts";
 
 // ---- records
@@ -99,9 +99,10 @@ const applyDequantize: Apply<DequantizeParams> = defineOp<DequantizeParams>({
 });
 
 /** A kernel for packed [N, K]. */
-const transposed = (name: Kernel["name"], launch: Kernel<ProductParams>["launch"], refuse?: (M: number, K: number, bits: number) => string | undefined): Kernel<ProductParams> =>
+const transposed = (name: Kernel["name"], launch: Kernel<ProductParams>["launch"], refuse?: (M: number, K: number, bits: number) => string | undefined, tune?: Tunables): Kernel<ProductParams> =>
   affineOnly({
     name,
+    ...(tune ? { tune } : {}),
     gate: {
       refuse: ([x], p) => {
         if (!p.transpose) return "cannot: the weights are not transposed";
@@ -124,6 +125,7 @@ const oneRow: Kernel<ProductParams> = affineOnly({
       return K > longestRow ? `cannot: rows longer than ${longestRow}` : undefined;
     },
   },
+  tune: rowTunables,
   launch: launchQmvRow,
 });
 /** The kernel for packed [K, N]. */
@@ -190,8 +192,8 @@ const applyProduct = defineOp<ProductParams>({
   composite: (inputs, p) => [astype(matmul(...denseOperands(inputs, p)), productDtype(inputs, p))],
   kernels: [
     oneRow,
-    transposed("wasm/quantized/qmv", launchQmv, (M, K, bits) => (M > fewRows(bits) && K <= longestPanelRow ? `slower: more than ${fewRows(bits)} rows` : undefined)),
-    transposed("wasm/quantized/qmm", launchQmm, (_M, K) => (K > longestPanelRow ? `cannot: rows longer than ${longestPanelRow}` : undefined)),
+    transposed("wasm/quantized/qmv", launchQmv, (M, K, bits) => (M > fewRows(bits) && K <= longestPanelRow ? `slower: more than ${fewRows(bits)} rows` : undefined), rowTunables),
+    transposed("wasm/quantized/qmm", launchQmm, (_M, K) => (K > longestPanelRow ? `cannot: rows longer than ${longestPanelRow}` : undefined), panelTunables),
     plainMatrix,
     ...floatProductKernels,
   ],

@@ -4,7 +4,7 @@ import type { View } from "../core/array.ts";
 import { opError } from "../core/error.ts";
 import { type Expr, type Value, expr } from "../core/expr.ts";
 import { tidy } from "../core/memory.ts";
-import { type InputLayout, type Kernel, type Node, input, output } from "../core/op.ts";
+import { type Kernel, type Node, input, output } from "../core/op.ts";
 import { formatShape } from "../core/shape.ts";
 import { type Storage, hostMemory } from "../core/storage.ts";
 import { forEachArray } from "../core/tree.ts";
@@ -14,10 +14,12 @@ import { type Group, type GroupInput, elementwiseLaunch } from "../codegen/eleme
 import { type Place, interpretGroup } from "../codegen/interpreter.ts";
 import { elementwiseStep } from "../codegen/elementwise-spirv.ts";
 import { copyOp, fillStep } from "../ops/copy.ts";
-import { type Switches, closedKernels, generatedClosed, readSwitches, route, routeGpu } from "./gate.ts";
+import { type Switches, closedKernels, generatedClosed, readSwitches, routeGpu, satisfies } from "./gate.ts";
 import { type Item, fuse, tapeOf } from "./plan.ts";
 import { type Kept, Recorder, scalarBits, storeScalar } from "./record.ts";
 import { GpuRecorder } from "./record-gpu.ts";
+import { type Routed, type Tuned, dropTuned, routeTuned, routeTunedGpu, tunedText } from "./tune.ts";
+import { tuneFor, untuned } from "./tune-search.ts";
 
 /** What an evaluation did; read by tests and reports. */
 export interface EvalStats {
@@ -119,13 +121,13 @@ class Evaluation {
     const { fuse: enabled, check } = this.switches;
     for (const item of fuse(tape, enabled && !check)) this.item(item);
   }
-  private report(node: Node, kernel: string, refused: readonly string[], absorbed: readonly Node[]): void {
+  private report(node: Node, kernel: string, refused: readonly string[], absorbed: readonly Node[], tuned?: Tuned): void {
     for (const t of tracers) t.recorded(node, kernel, refused, absorbed);
     if (this.switches.debug < 2) return;
     const form = (d: View): string => `${d.dtype}${formatShape(d.shape)}${d.contiguous ? "" : " strided"}`;
     const with_ = absorbed.length > 0 ? ` with ${absorbed.map((n) => n.op.name).join(" ")}` : "";
     const why = refused.length > 0 ? `; refused: ${refused.join("; ")}` : "";
-    process.stderr.write(`  ${node.op.name}${with_} ${node.inputs.map(form).join(", ")} -> ${node.outputs.map(form).join(", ")}: ${kernel}${why}\n`);
+    process.stderr.write(`  ${node.op.name}${with_} ${node.inputs.map(form).join(", ")} -> ${node.outputs.map(form).join(", ")}: ${kernel}${tuned ? ` (${tunedText(tuned)})` : ""}${why}\n`);
   }
 
   private item(item: Item): void {
@@ -331,26 +333,35 @@ class Evaluation {
   private tryStructured(node: Node, refused: string[]): boolean {
     const { op, params, inputs, outputs } = node;
     const device = this.onGpu ? this.gpuRecorder().backend.device : undefined;
-    const gpuKernel = device && routeGpu(op, inputs, params, outputs, this.switches, device, refused);
-    const kernel = gpuKernel ?? this.cpuKernel(node, refused);
-    if (!kernel) {
+    const onDevice = device && routeTunedGpu(op, inputs, params, outputs, this.switches, device, refused);
+    const gpuKernel = onDevice?.kernel;
+    const routed = onDevice ?? this.cpuKernel(node, refused);
+    if (!routed) {
       this.composite(node, refused);
       return true;
     }
+    const { kernel, tuned } = routed;
     const { operands, temporaries } = this.arranged(kernel, inputs, params);
     try {
       const work = outputs.some((o) => o.size > 0);
       // Described before the outputs are placed: placing may give an input's buffer away.
-      const launch = gpuKernel && device && work ? gpuKernel.launch(operands, outputs, params, device) : undefined;
-      if (launch && !this.gpuRecorder().ready(launch, kernel.name, refused)) return false;
+      const launch = gpuKernel && device && work ? gpuKernel.launch(operands, outputs, params, device, tuned?.values) : undefined;
+      if (launch && !this.ready(launch, kernel.name, tuned, refused)) return false;
       this.placeOutputs(kernel, operands, outputs);
       if (launch) this.launchGpu(launch, operands, outputs, kernel.name);
-      else if (!gpuKernel && (outputs.length > 1 || work)) this.recorder.launch((kernel as Kernel).launch(operands, outputs, params), operands, outputs);
+      else if (!gpuKernel && (outputs.length > 1 || work)) this.recorder.launch((kernel as Kernel).launch(operands, outputs, params, tuned?.values), operands, outputs);
     } finally {
       for (const t of temporaries) releaseDesc(t);
     }
-    this.report(node, kernel.name, refused, []);
+    this.report(node, kernel.name, refused, [], tuned);
     return true;
+  }
+  /** True when the launch can be made. A choice that was measured is dropped where not, and the kernel itself closed only without one. */
+  private ready(launch: GpuLaunch, name: string, tuned: Tuned | undefined, refused: string[]): boolean {
+    const gpu = this.gpuRecorder();
+    if (!tuned || gpu.backend.refusal(launch) === undefined) return gpu.ready(launch, name, refused);
+    dropTuned(tuned);
+    return false;
   }
   /** The inputs in the layouts that the kernel wants; copies that had to be made for it are the caller's to release. */
   private arranged(kernel: Kernel | GpuKernel, inputs: readonly ArrayDesc[], params: object): { operands: readonly ArrayDesc[]; temporaries: readonly ArrayDesc[] } {
@@ -369,11 +380,11 @@ class Evaluation {
     return { operands, temporaries };
   }
   /** The CPU's kernel: for an op of a GPU stream only where there is neither a kernel nor a definition for the GPU. */
-  private cpuKernel(node: Node, refused: string[]): Kernel | undefined {
+  private cpuKernel(node: Node, refused: string[]): Routed<Kernel> | undefined {
     const { op, params, inputs, outputs } = node;
     if (this.onGpu && op.composite) return undefined;
     if (this.onGpu) this.fallBack(node, refused);
-    return route(op, inputs, params, outputs, this.switches, refused);
+    return routeTuned(op, inputs, params, outputs, this.switches, refused);
   }
 
   private placeOutputs(kernel: Kernel | GpuKernel, operands: readonly ArrayDesc[], outputs: readonly ArrayDesc[]): void {
@@ -465,13 +476,6 @@ function settled(d: ArrayDesc): void {
   d.epoch = undefined;
 }
 
-export function satisfies(d: View, want: InputLayout): boolean {
-  if (want === "any" || d.contiguous) return true;
-  if (want === "row") return false;
-  const last = d.shape.length - 1;
-  return last < 0 || d.strides[last] === 1 || d.shape[last] === 1;
-}
-
 /** Strides of an input over the iteration space it is broadcast to. */
 export function broadcastStrides(d: View, shape: readonly number[]): readonly number[] {
   const lead = shape.length - d.shape.length;
@@ -526,12 +530,14 @@ export function evaluate(targets: readonly ArrayDesc[], asynchronous = false, ke
     const first = beforeGpu;
     beforeGpu = undefined;
     try {
-      first();
+      untuned(first);
     } catch (error) {
       beforeGpu = first;
       throw error;
     }
   }
+  // Inside another evaluation, inputs may be recorded and not yet computed.
+  if (evaluating === 0) tuneFor(tape);
   const evaluation = new Evaluation(asynchronous, kept);
   stats.evaluations++;
   for (const t of tracers) t.begin?.();
