@@ -252,22 +252,23 @@ export class DeviceBench implements Bench<GpuKernel> {
     this.push = push;
   }
   prepare(kernel: GpuKernel, choices: Choices): Prepared | undefined {
-    const { recorder, subject, switches } = this;
+    const recorder = this.recorder;
+    const { node, outputs } = this.subject;
     const { device } = recorder.backend;
-    const { operands, copies } = arranged(kernel, subject);
+    const { operands, copies } = arranged(kernel, this.subject);
     for (const [, to] of copies) to.attach(recorder.storage(bytesOf(to)));
     const dispose = (): void => {
       for (const [, to] of copies) releaseDesc(to);
     };
-    const moves = copies.map(([from, to]) => ({ from, to, kernel: routeGpu(copyOp.op, [from], {}, [to], switches, device, []) }));
-    const launch = kernel.launch(operands, subject.outputs, subject.node.params, device, choices);
+    const moves = copies.map(([from, to]) => ({ from, to, kernel: routeGpu(copyOp.op, [from], {}, [to], this.switches, device, []) }));
+    const launch = kernel.launch(operands, outputs, node.params, device, choices);
     if (moves.some((m) => !m.kernel) || recorder.backend.refusal(launch) !== undefined) {
       dispose();
       return undefined;
     }
     const record = (): void => {
       for (const { from, to, kernel: k } of moves) recorder.launch((k as GpuKernel).launch([from], [to], {}, device), [from], [to], (k as GpuKernel).name);
-      recorder.launch(launch, operands, subject.outputs, kernel.name);
+      recorder.launch(launch, operands, outputs, kernel.name);
     };
     record();
     recorder.flush();
@@ -276,8 +277,9 @@ export class DeviceBench implements Bench<GpuKernel> {
   }
   /** By the device's clock, where it has one. */
   private time(record: () => void): number {
-    const { recorder, push } = this;
+    const recorder = this.recorder;
     const { backend } = recorder;
+    const { push } = this;
     if (push) {
       recorder.launch({ steps: [gpuFill(0, push)] }, [ArrayDesc.constant(0, float32)], [push], "vulkan/copy/full");
       recorder.flush();

@@ -82,7 +82,7 @@ const gpuDevice = (): GpuDevice => vulkanBackend().device;
 /** Ops of which no kernel offers anything are left out early. */
 const choosable = (node: Node, device: DeviceType): boolean => {
   const kernels = kernelsOf(node.op, device);
-  return (kernels.length > 1 || kernels[0]?.tune !== undefined) && node.outputs.every((o) => o.size > 0) && node.inputs.every((i) => i.size > 0);
+  return (kernels.length > 1 || kernels[0]?.tune !== undefined) && node.inputs.length > 0 && node.outputs.every((o) => o.size > 0) && node.inputs.every((i) => i.size > 0);
 };
 
 /** The search for one bucket. */
@@ -139,9 +139,8 @@ class Search {
     const prepared = this.bench.prepare(kernel, choices);
     if (!prepared) return undefined;
     try {
-      const work = `${kernel.name} ${prepared.work}`;
-      if (this.seen.has(work)) return undefined;
-      this.seen.add(work);
+      if (this.seen.has(prepared.work)) return undefined;
+      this.seen.add(prepared.work);
       const got = resultsOf(this.subject);
       this.want ??= got;
       const why = difference(this.subject, got, this.want);
