@@ -67,7 +67,7 @@ const calls: Readonly<Record<string, readonly (() => MxArray)[]>> = {
   ],
   matmul: [() => mx.matmul(wave(1, 300), wave(300, 700)), () => mx.matmul(wave(6, 300), mx.transpose(wave(520, 300))), () => mx.matmul(wave(130, 140), wave(140, 150)), () => mx.matmul(wave(20, 40), wave(40, 30)), () => mx.matmul(wave(600, 33), wave(33, 5))],
   addmm: [() => mx.addmm(wave(70), wave(60, 50), wave(50, 70), 2, 0.5), () => mx.addmm(wave(3, 300), wave(3, 80), wave(80, 300))],
-  gatherMM: [() => mx.gatherMM(wave(3, 20, 48), wave(4, 48, 40), indices(0, 2, 1), indices(3, 3, 0)), () => mx.gatherMM(wave(40, 1, 48), mx.swapaxes(wave(4, 400, 48), -1, -2), indices(...Array(40).keys()), indices(...Array.from({ length: 40 }, (_, i) => i % 4)))],
+  gatherMM: [() => mx.gatherMM(wave(2, 100, 48), wave(2, 48, 40), indices(0, 1), indices(1, 0)), () => mx.gatherMM(wave(3, 20, 48), wave(4, 48, 40), indices(0, 2, 1), indices(3, 3, 0)), () => mx.gatherMM(wave(40, 1, 48), mx.swapaxes(wave(4, 400, 48), -1, -2), indices(...Array(40).keys()), indices(...Array.from({ length: 40 }, (_, i) => i % 4)))],
   scaledDotProductAttention: [() => attention(1, 700), () => attention(9, 300), () => attention(40, 64)],
 };
 /** With respect to the largest value: rounding of inputs to the integers that are multiplied, and of the result. */
