@@ -9,7 +9,7 @@ import { type Choices, type Kernel, type Op, defineOp, ops } from "../src/core/o
 import { vulkanBackend } from "../src/backend/vulkan/index.ts";
 import { core as mx } from "../src/index.ts";
 import { addTracer } from "../src/schedule/run.ts";
-import { type Tuned, bucketOf, forgetTuned, overrideTuned, rounded } from "../src/schedule/tune.ts";
+import { bucketOf, forgetTuned, overrideTuned, rounded } from "../src/schedule/tune.ts";
 import type { TuneOptions } from "../src/schedule/tune-search.ts";
 import { oracle, valuesOf } from "../src/debug/oracle.ts";
 import { chooseTestDevice } from "./helpers/gpu-scheduler.ts";
@@ -301,7 +301,7 @@ describe.skipIf(skipReason)("on the GPU", () => {
     try {
       const make = (): MxArray => mx.matmul(wave(12, 64), wave(64, 24));
       const want = oracle(make().desc);
-      const { rows, files } = await mx.tune(make, { timer: (kernel, choices, run) => run() * 0 + (choices["tile"] === 8 ? 1 : 2) });
+      const { rows, files } = await mx.tune(make, { timer: (_kernel, choices, run) => run() * 0 + (choices["tile"] === 8 ? 1 : 2) });
       expect(rows.filter((r) => r.op === "matmul")).toMatchObject([{ op: "matmul", device: "gpu", usual: "vulkan/matmul/tiled", chosen: { kernel: "vulkan/matmul/tiled", values: { tile: 8 } }, ratio: 2 }]);
       expect(files).toEqual([only()]);
       forgetTuned();
