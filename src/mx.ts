@@ -61,6 +61,7 @@ export { norm as matrixNorm } from "./ops/linalg.ts";
 export * from "./io/index.ts";
 export { explain } from "./debug/explain.ts";
 export { type Profile, type ProfileRow, formatProfile, profile } from "./debug/profile.ts";
+export { type TuneOptions, type TuneReport, type TuneRow, tune } from "./debug/tune.ts";
 export { type DeviceInfo, type SystemInfo, type VulkanInfo, deviceCount, deviceInfo, systemInfo } from "./debug/info.ts";
 export { grad, jvp, valueAndGrad, vjp } from "./transforms/autodiff.ts";
 export { compile, disableCompile, enableCompile } from "./transforms/compile.ts";

@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { modules } from "../src/backend/wasm/modules.gen.ts";
 import type { Aval, View } from "../src/core/array.ts";
 import { type Dtype, dtypes, bitsArray, fromBfloat16Bits, fromFloat16Bits, roundTo, bool, complex64, int32, uint32, int64, uint8, float32, bfloat16, float16 } from "../src/core/dtype.ts";
-import { satisfies } from "../src/schedule/run.ts";
+import { satisfies } from "../src/schedule/gate.ts";
 import { type Arg, type Kernel, type Op, ops } from "../src/core/op.ts";
 import { isContiguous, rowStrides, sizeOf } from "../src/core/shape.ts";
 import { storeNumbers } from "../src/ops/convert.ts";

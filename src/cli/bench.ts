@@ -4,7 +4,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { core as mx } from "../index.ts";
 import { type LoadedModel, streamGenerate } from "../llm/index.ts";
-import { packageInfo } from "./package.ts";
+import { packageInfo } from "../package.ts";
 import { deviceText, loadModel, type ModelOptions } from "./session.ts";
 
 interface BenchOptions extends ModelOptions {

@@ -1,6 +1,6 @@
 /** `mlx-vk info`: what this machine offers, and what of it is used. */
 import { core as mx } from "../index.ts";
-import { packageInfo } from "./package.ts";
+import { packageInfo } from "../package.ts";
 
 const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 

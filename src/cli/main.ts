@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /** The command `mlx-vk`. Commands are loaded when they run, so that help and errors come at once. */
 import { Command, InvalidArgumentError, Option } from "commander";
-import { packageInfo } from "./package.ts";
+import { packageInfo } from "../package.ts";
 import { reportError } from "./terminal.ts";
 
 const wholeNumber =
@@ -68,6 +68,12 @@ withModel(program.command("bench [filter...]").description("measure prefill and 
   .option("--runs <n>", "runs, of which the median counts", wholeNumber(1), 3)
   .option("--json", "print one JSON object")
   .action(async (filters, options) => (await import("./bench.ts")).benchCommand(filters, options));
+
+withModel(program.command("tune").description("measure which kernels are fastest for a model on this machine, and keep the outcome for later runs (MLX_TUNE)"))
+  .addOption(new Option("--device <name>", "device to measure on (default: the one that DEVICE names, or cpu)").choices(["cpu", "gpu"]))
+  .option("--seconds <n>", "most time to spend", realNumber(0, Number.MAX_VALUE), 30)
+  .option("--json", "print one JSON object")
+  .action(async (options) => (await import("./tune.ts")).tuneCommand(options));
 
 try {
   await program.parseAsync();

@@ -1,7 +1,7 @@
 /** A model and its sampler, as the commands' options ask for them. */
 import { core as mx } from "../index.ts";
 import { load, type LoadedModel, makeSampler, type Sampler } from "../llm/index.ts";
-import { defaultModel } from "./package.ts";
+import { defaultModel } from "../package.ts";
 import { progressBar } from "./terminal.ts";
 
 export interface ModelOptions {

@@ -20,7 +20,7 @@ export const flags = {
   MLX_MEMORY_LIMIT: { type: "integer", default: 0, doc: "most bytes that arrays may take; 0 means all that 32-bit WebAssembly can address" },
   MLX_STALL_SECONDS: { type: "integer", default: 60, doc: "seconds without any progress of the worker threads after which a wait gives up with an error" },
   MLX_VK_DEVICE: { type: "string", default: "", doc: "Vulkan device by number or part of its name; empty: the best one that is not a software rasterizer" },
-  MLX_VK_CACHE: { type: "string", default: "", doc: "folder for compiled Vulkan pipelines; empty: `~/.cache/mlx-vk`; `0`: none" },
+  MLX_VK_CACHE: { type: "string", default: "", doc: "folder for compiled Vulkan pipelines and measured choices of kernels; empty: `~/.cache/mlx-vk`; `0`: none" },
   MLX_VK_FUSED_STEP: { type: "boolean", default: true, doc: "decode on the GPU by the fused ops of a step (about five kernels per layer) instead of one kernel per op" },
   MLX_VK_SELF_CHECK: { type: "string", default: "auto", doc: "check the GPU's kernels against the CPU's before the first work on a driver: `auto` (not on software rasterizers), `0` or `1`" },
   MLX_VK_PROFILE: { type: "boolean", default: false, doc: "measure the work of the GPU by op and kernel and print a table on stderr when the process ends" },
@@ -56,6 +56,7 @@ export const flags = {
   DEVICE: { type: "string", default: "", doc: "device that ops use when none is named: `cpu` (default) or `gpu`" },
   TARGET_DEVICE: { type: "string", default: "", doc: "the same as DEVICE, which wins" },
   MLX_CHECK: { type: "boolean", default: false, doc: "compute every op a second time in float64 and throw where the results differ (slow; without fusion and recordings)" },
+  MLX_TUNE: { type: "string", default: "auto", doc: "choices of kernels and of their parameters that were measured on this machine: `auto` (use those that `mlx-vk tune` has kept), `0` (ignore them) or `1` (measure each new kind of work as it comes, for 30 seconds at most, and keep the outcome)" },
   MLX_DEBUG: { type: "integer", default: 0, doc: "1 prints each evaluation on stderr, 2 also each op with its kernel, shapes and the kernels that refused, 3 also the plan: groups, buffers, bytes moved" },
 } as const satisfies Record<string, Flag>;
 export type FlagName = keyof typeof flags;

@@ -1,7 +1,7 @@
 /** Kernels on the GPU as data: what an op's record says about them, and what a launch is. Knows nothing of Vulkan's objects. */
 import type { View } from "./array.ts";
 import type { FlagName } from "./env.ts";
-import type { InputLayout } from "./op.ts";
+import type { Choices, InputLayout, Tunables } from "./op.ts";
 
 /** What a device may offer, by the names of Vulkan's features; the last two are extensions. */
 export type GpuFeature =
@@ -72,8 +72,9 @@ export interface GpuKernel<P extends object = object> {
   readonly bases?: readonly (readonly [output: number, input: number])[];
   /** Output 0 may be written over these inputs (same byte size, row-major, each invocation reads before it writes). */
   readonly inPlace?: readonly number[];
+  readonly tune?: Tunables;
   /** Pure: describes the work, does not run it. Never called when output 0 is empty. */
-  launch(inputs: readonly View[], outputs: readonly View[], params: P, device: GpuDevice): GpuLaunch;
+  launch(inputs: readonly View[], outputs: readonly View[], params: P, device: GpuDevice, choices?: Choices): GpuLaunch;
 }
 
 export interface GpuGate<P extends object = object> {

@@ -84,6 +84,14 @@ export type InputLayout =
   /** the last dimension has stride 1 (or size 1) */
   | "last";
 
+/**
+ * Parameters of a kernel that schedule/tune.ts may choose by measuring: values by name, first what the launch takes without a choice. Any of them is right for whatever
+ * the gate takes; one that does not fit the arguments or the device counts as the first.
+ */
+export type Tunables = Readonly<Record<string, readonly number[]>>;
+/** Values chosen for parameters; those left out keep their first value. */
+export type Choices = Readonly<Record<string, number>>;
+
 export interface Kernel<P extends object = object> {
   /** `wasm/<module>/<export>`: also the name in MLX_DISABLE, traces, tests and benches. */
   readonly name: `wasm/${string}`;
@@ -94,8 +102,9 @@ export interface Kernel<P extends object = object> {
   readonly base?: number;
   /** Output 0 may be written over these inputs (same byte size, row-major, each unit reads before it writes). */
   readonly inPlace?: readonly number[];
+  readonly tune?: Tunables;
   /** Pure: describes the work, does not run it. */
-  launch(inputs: readonly View[], outputs: readonly View[], params: P): Launch;
+  launch(inputs: readonly View[], outputs: readonly View[], params: P, choices?: Choices): Launch;
 }
 
 /** When a kernel may run. */

@@ -3,10 +3,8 @@ import type { ArrayDesc } from "../core/array.ts";
 import { opError } from "../core/error.ts";
 import type { Node } from "../core/op.ts";
 import { installChecker } from "../schedule/run.ts";
+import { tolerance } from "../schedule/tune-measure.ts";
 import { oracle, valuesOf } from "./oracle.ts";
-
-/** Largest relative difference allowed, with respect to the largest value: sums of many terms differ more than single roundings. */
-const tolerance: Readonly<Record<string, number>> = { float64: 1e-10, float32: 1e-4, complex64: 1e-4, bfloat16: 2e-2, float16: 4e-3 };
 
 function compare(op: string, got: Float64Array, want: Float64Array, allowed: number): void {
   let scale = 0;

@@ -7,10 +7,11 @@ import { formatShape, isContiguous, rowStrides } from "../core/shape.ts";
 import { gpuStatus, vulkanBackend } from "../backend/vulkan/index.ts";
 import { elementwiseStep } from "../codegen/elementwise-spirv.ts";
 import { rowsLaunch } from "../codegen/rows-wasm.ts";
-import { type Switches, type Verdict, check, checkGpu, generatedClosed, readSwitches } from "../schedule/gate.ts";
+import { type Switches, type Verdict, check, checkGpu, generatedClosed, readSwitches, satisfies } from "../schedule/gate.ts";
 import { type Item, fuse, tapeOf } from "../schedule/plan.ts";
 import { rowGroup, rowsGrower, rowsStepOf } from "../schedule/rows.ts";
-import { GroupBuilder, alignedPart, broadcastStrides, definitionOf, descsOf, satisfies } from "../schedule/run.ts";
+import { type Routed, routeTuned, routeTunedGpu, tunedText } from "../schedule/tune.ts";
+import { GroupBuilder, alignedPart, broadcastStrides, definitionOf, descsOf } from "../schedule/run.ts";
 
 /** What one device would do with an op. */
 interface Choice {
@@ -18,6 +19,8 @@ interface Choice {
   readonly kernel: string | undefined;
   readonly layout: Kernel["layout"];
   readonly refused: readonly string[];
+  /** What was measured led to it, with these parameters. */
+  readonly tuned?: string | undefined;
 }
 
 const withNames = (absorbed: readonly Node[]): string => (absorbed.length > 0 ? ` with ${absorbed.map((n) => n.op.name).join(" ")}` : "");
@@ -104,9 +107,9 @@ class Explainer {
   private structured(node: Node): void {
     const { op, params, outputs } = node;
     const inputs = node.inputs.map((d) => this.of(d));
-    const cpu = choose(op.kernels, (k) => check(k, inputs, params, outputs, this.switches));
+    const cpu = choose(op.kernels, routeTuned(op, inputs, params, outputs, this.switches, []), (k) => check(k, inputs, params, outputs, this.switches));
     const device = this.gpu;
-    const gpu = device && choose(op.gpu ?? [], (k) => checkGpu(k, inputs, params, outputs, this.switches, device));
+    const gpu = device && choose(op.gpu ?? [], routeTunedGpu(op, inputs, params, outputs, this.switches, device, []), (k) => checkGpu(k, inputs, params, outputs, this.switches, device));
     this.choices(node, cpu, gpu);
     const onGpu = node.stream.device.type === "gpu";
     const mine = onGpu ? gpu : cpu;
@@ -117,7 +120,7 @@ class Explainer {
   /** One line per device. */
   private choices(node: Node, cpu: Choice, gpu: Choice | undefined): void {
     const { composite } = node.op;
-    const describe = (c: Choice, otherwise: string): string => `${c.kernel ?? (composite ? "by its definition in other ops" : otherwise)}${c.refused.length > 0 ? `; refused: ${c.refused.join("; ")}` : ""}`;
+    const describe = (c: Choice, otherwise: string): string => `${c.kernel ?? (composite ? "by its definition in other ops" : otherwise)}${c.tuned ? ` (${c.tuned})` : ""}${c.refused.length > 0 ? `; refused: ${c.refused.join("; ")}` : ""}`;
     this.say(`  cpu: ${describe(cpu, "no kernel")}`);
     this.say(`  gpu: ${gpu ? describe(gpu, `falls back to the CPU${gpu.refused.length > 0 ? "" : ", it has no kernel for the GPU"}`) : `not available: ${this.noGpu}`}`);
   }
@@ -140,15 +143,13 @@ class Explainer {
   }
 }
 
-function choose<K extends { readonly name: string; readonly layout?: unknown }>(kernels: readonly K[], verdict: (k: K) => Verdict): Choice {
+function choose<K extends { readonly name: string; readonly layout?: unknown }>(kernels: readonly K[], routed: Routed<K> | undefined, verdict: (k: K) => Verdict): Choice {
   const refused: string[] = [];
-  let first: K | undefined;
   for (const k of kernels) {
     const v = verdict(k);
-    if (v.open) first ??= k;
-    else refused.push(`${k.name}: ${v.why}`);
+    if (!v.open && k !== routed?.kernel) refused.push(`${k.name}: ${v.why}`);
   }
-  return { kernel: first?.name, layout: first?.layout as Kernel["layout"], refused };
+  return { kernel: routed?.kernel.name, layout: routed?.kernel.layout as Kernel["layout"], refused, tuned: routed?.tuned && tunedText(routed.tuned) };
 }
 const dense = (d: View): View => ({ shape: d.shape, dtype: d.dtype, size: d.size, strides: rowStrides(d.shape), offset: 0, contiguous: true });
 

@@ -3,7 +3,7 @@ import type { View } from "../core/array.ts";
 import { bool } from "../core/dtype.ts";
 import { env } from "../core/env.ts";
 import { type GpuDevice, type GpuFeature, type GpuKernel, type GpuLaunch, type GpuPointer, type GpuStep, type MatrixShape, floatWord, gpuInput, gpuOutput, gpuScratchIn, gpuScratchOut, groupLimit, halfNeeds, matrixNeeds, spreadGroups } from "../core/gpu.ts";
-import type { InputLayout } from "../core/op.ts";
+import type { Choices, InputLayout, Tunables } from "../core/op.ts";
 import { type AttentionParams, type Sizes, sizesOf } from "./attention-sizes.ts";
 import { matrixShape } from "./matmul-gpu.ts";
 
@@ -71,6 +71,8 @@ function operands(inputs: readonly View[], params: AttentionParams, result: GpuP
 
 /** Most ranges that the combining kernel has room for. */
 const maxSplits = 1024;
+/** Ranges that may be measured; 0: by the sizes. */
+const splitsTunable = { splits: [0, 1, 2, 4, 8, 16, 32] } as const satisfies Tunables;
 /** Ranges of `Tk` keys: those that the flags ask for, else `automatic`; each has at least `unit` keys. */
 function splitsOf(Tk: number, unit: number, automatic: number): number {
   const most = Math.max(1, Math.min(Math.ceil(Tk / unit), maxSplits));
@@ -105,6 +107,13 @@ function refuseSplits(inputs: readonly View[], splits: number, device: GpuDevice
   if (splits === 1) return undefined;
   if (B * H * Tq * splits * (Dv + 8) >= 2 ** 31) return "cannot: partial results reach over 2^31 elements";
   return Dv > 4 * Math.min(256, device.groupInvocations) ? `cannot: values of ${Dv} with workgroups of ${device.groupInvocations}` : undefined;
+}
+/** The ranges of a choice, when their results can be merged; else undefined. */
+function chosenSplits(inputs: readonly View[], unit: number, device: GpuDevice, choices: Choices | undefined): number | undefined {
+  const wish = choices?.["splits"];
+  if (!wish) return undefined;
+  const splits = splitsOf(sizesOf(inputs).Tk, unit, wish);
+  return refuseSplits(inputs, splits, device) === undefined ? splits : undefined;
 }
 const required = (device: GpuDevice): { subgroupSize?: number } => (device.features.subgroupSizeControl ? { subgroupSize: device.subgroupSize } : {});
 
@@ -177,9 +186,12 @@ const decode: GpuKernel<AttentionParams> = {
       return why ?? (Tq > 8 || G * Tq > most ? `slower: ${G * Tq} rows per key head, which tiles serve better` : undefined);
     },
   },
-  launch(inputs, _outputs, params, device): GpuLaunch {
+  tune: splitsTunable,
+  launch(inputs, _outputs, params, device, choices): GpuLaunch {
     const { B, Hkv, G, Tq, D, Dv } = sizesOf(inputs);
-    const { lanes, subgroup, keyLanes, depth, rows, blocks, splits, pass } = decodePlan(inputs, device);
+    const plan = decodePlan(inputs, device);
+    const { lanes, subgroup, keyLanes, depth, rows, blocks, pass } = plan;
+    const splits = chosenSplits(inputs, pass, device, choices) ?? plan.splits;
     const whole = splits === 1;
     // One query sees all keys under a causal mask.
     const mask = Tq === 1 && params.mask === "causal" ? 0 : maskKind(inputs, params);
@@ -221,9 +233,10 @@ const tiles: GpuKernel<AttentionParams> = {
       return undefined;
     },
   },
-  launch(inputs, _outputs, params, device): GpuLaunch {
+  tune: splitsTunable,
+  launch(inputs, _outputs, params, device, choices): GpuLaunch {
     const s = sizesOf(inputs);
-    const splits = tileSplits(s, tileRows, tileKeys, 256);
+    const splits = chosenSplits(inputs, tileKeys, device, choices) ?? tileSplits(s, tileRows, tileKeys, 256);
     const first = {
       shader: `attention/tiles_${suffix[typeOf(inputs[0] as View)]}`,
       constants: [s.D, s.Dv, maskKind(inputs, params), splits === 1 ? sinkKind(inputs, params) : 0, alignedRows(inputs) ? 1 : 0, params.length ? 1 : 0, splits === 1 ? 1 : 0, s.G],
@@ -279,11 +292,12 @@ const matrix: GpuKernel<AttentionParams> = {
       return refuseSplits(inputs, matrixSplits(inputs, plan), device);
     },
   },
-  launch(inputs, _outputs, params, device): GpuLaunch {
+  tune: splitsTunable,
+  launch(inputs, _outputs, params, device, choices): GpuLaunch {
     const s = sizesOf(inputs);
     const plan = matrixPlan(inputs, device) as MatrixPlan;
     const { shape, subgroups, keys } = plan;
-    const splits = matrixSplits(inputs, plan);
+    const splits = chosenSplits(inputs, keys, device, choices) ?? matrixSplits(inputs, plan);
     const first = {
       shader: `attention/matrix_${suffix[typeOf(inputs[0] as View)]}`,
       constants: [

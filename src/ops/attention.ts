@@ -3,7 +3,7 @@ import { type Aval, MxArray, type View } from "../core/array.ts";
 import type { StreamOrDevice } from "../core/device.ts";
 import { bfloat16, bool, float16, float32, int32, promote } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
-import { type Arg, defineOp, type InputLayout, type Kernel, type Launch, output, scratch, type Step } from "../core/op.ts";
+import { type Arg, type Choices, defineOp, type InputLayout, type Kernel, type Launch, output, scratch, type Step, type Tunables } from "../core/op.ts";
 import { formatShape } from "../core/shape.ts";
 import type { Batching } from "../core/rules.ts";
 import { gpuAttention } from "./attention-gpu.ts";
@@ -81,9 +81,11 @@ function layout(_inputs: readonly View[], params: AttentionParams): InputLayout[
 /** Argument block of all kernels of assembly/attention.ts. */
 const words = (inputs: readonly View[], params: AttentionParams, blocks: Blocks): Arg[] => attentionWords(inputs, params, blocks, { out: output(0), store: blocks.splits > 1 ? scratch(0) : 0, mask: 3 });
 
-/** Units that one thread should take at a time: about 20 us at 10 multiply-adds per ns. */
-function grainOf({ Tk, D, Dv }: Sizes, blocks: Blocks): number {
-  return Math.max(1, Math.floor((200_000 * blocks.splits) / (blocks.heads * blocks.queries * (Tk + 1) * (D + Dv + 1))));
+/** Multiply-adds that one thread should take at a time: 20 us of them at 10 per ns. */
+const grainTunables = { grain: [200_000, 50_000, 100_000, 400_000, 800_000] } as const satisfies Tunables;
+/** The same in units. */
+function grainOf({ Tk, D, Dv }: Sizes, blocks: Blocks, choices?: Choices): number {
+  return Math.max(1, Math.floor(((choices?.["grain"] ?? grainTunables.grain[0]) * blocks.splits) / (blocks.heads * blocks.queries * (Tk + 1) * (D + Dv + 1))));
 }
 const unitsOf = (s: Sizes, blocks: Blocks): number => rowBlocksOf(s, blocks) * blocks.splits;
 
@@ -100,30 +102,34 @@ const tiles: Kernel<AttentionParams> = {
       return undefined;
     },
   },
-  launch(inputs, _outputs, params) {
+  tune: grainTunables,
+  launch(inputs, _outputs, params, choices) {
     const s = sizesOf(inputs);
     const blocks = tileBlocks(s, 32);
-    return { steps: [{ entry: `attention/tiles_${kernelSuffix((inputs[0] as View).dtype)}`, args: words(inputs, params, blocks), units: unitsOf(s, blocks), grain: grainOf(s, blocks) }] };
+    return { steps: [{ entry: `attention/tiles_${kernelSuffix((inputs[0] as View).dtype)}`, args: words(inputs, params, blocks), units: unitsOf(s, blocks), grain: grainOf(s, blocks, choices) }] };
   },
 };
 
 /** All heads of a group and up to 8 queries, fewer when they do not fit in the scratch; keys in ranges of at least 512 until there are 32 units. */
-function rowBlocks(s: Sizes): Blocks {
+function rowBlocks(s: Sizes, wish = 0): Blocks {
   const fit = Math.floor(scratchValues / (up8(s.D) + up8(s.Dv) + rowTile + 2));
   const heads = Math.max(1, Math.min(s.G, fit));
   const queries = Math.max(1, Math.min(s.Tq, 8, Math.floor(fit / heads)));
   const units = unitsOf(s, { heads, queries, splits: 1 });
-  return { heads, queries, splits: units === 0 ? 1 : Math.max(1, Math.min(Math.floor(s.Tk / 512), Math.ceil(32 / units))) };
+  const splits = wish === 0 ? Math.min(Math.floor(s.Tk / 512), Math.ceil(32 / units)) : Math.min(wish, Math.floor(s.Tk / 64));
+  return { heads, queries, splits: units === 0 ? 1 : Math.max(1, splits) };
 }
 const rows: Kernel<AttentionParams> = {
   name: "wasm/attention/rows",
   layout,
-  launch(inputs, _outputs, params): Launch {
+  // Ranges of keys; 0: by the sizes.
+  tune: { splits: [0, 1, 2, 4, 8, 16], ...grainTunables },
+  launch(inputs, _outputs, params, choices): Launch {
     const s = sizesOf(inputs);
-    const blocks = rowBlocks(s);
+    const blocks = rowBlocks(s, choices?.["splits"]);
     const type = kernelSuffix((inputs[0] as View).dtype);
     const args = words(inputs, params, blocks);
-    const first: Step = { entry: `attention/rows_${type}`, args, units: unitsOf(s, blocks), grain: grainOf(s, blocks) };
+    const first: Step = { entry: `attention/rows_${type}`, args, units: unitsOf(s, blocks), grain: grainOf(s, blocks, choices) };
     if (blocks.splits === 1) return { steps: [first] };
     const count = s.B * s.H * s.Tq;
     return { steps: [first, { entry: `attention/combine_${type}`, args, units: count, grain: 16 }], scratch: [count * blocks.splits * (up8(s.Dv) + 16) * 4] };

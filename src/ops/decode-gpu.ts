@@ -1,6 +1,7 @@
 /** GPU kernels of a decode step. Each workgroup prepares the vector itself, so that a layer takes five dispatches and none waits for another workgroup. */
 import type { View } from "../core/array.ts";
 import { type GpuDevice, type GpuKernel, type GpuLaunch, type GpuPointer, floatWord, gpuInput, gpuOutput, gpuScratchIn, gpuScratchOut, gpuUpdate, halfNeeds } from "../core/gpu.ts";
+import type { Tunables } from "../core/op.ts";
 import { floatSuffix } from "./norm-gpu.ts";
 import { fixedTurns } from "./rope-gpu.ts";
 import type { AttentionStepParams, ChooseParams, CombineParams, Packing, ProjectionParams, Rope } from "./decode.ts";
@@ -72,6 +73,8 @@ function refuseProduct(plan: Plan, inputs: readonly View[], p: ProductParams, de
   return refuseDevice(element, device);
 }
 
+/** What may be measured of a grid; 0: by the sizes. */
+const gridTunables = { threads: [0, 64, 128, 256, 512], rows: [0, 1, 2, 4], groups: [0, 132, 264, 528, 1056] } as const satisfies Tunables;
 /** Invocations of a workgroup, rows that a subgroup takes at a time, and workgroups. */
 export interface Grid {
   readonly threads: number;
@@ -86,10 +89,10 @@ function gridOf(counts: readonly number[], K: number, device: GpuDevice, gated: 
   const total = counts.reduce((a, b) => a + b, 0);
   const many = total >= 8192;
   const subgroups = gated ? (many ? 4 : 8) : 16;
-  const size = given.threads ?? Math.max(device.subgroupSize, Math.min(subgroups * device.subgroupSize, 512, device.groupInvocations));
+  const size = Math.max(device.subgroupSize, Math.min(given.threads || subgroups * device.subgroupSize, 512, device.groupInvocations));
   const perGroup = size / device.subgroupSize;
-  const rows = given.rows ?? (gated ? (many ? 4 : 1) : K >= 2048 && total >= 2 * perGroup * 80 ? 2 : 1);
-  const most = given.groups ?? (gated ? 1056 : 528 / rows);
+  const rows = given.rows || (gated ? (many ? 4 : 1) : K >= 2048 && total >= 2 * perGroup * 80 ? 2 : 1);
+  const most = given.groups || (gated ? 1056 : 528 / rows);
   const needed = Math.ceil(counts.reduce((a, n) => a + Math.ceil(n / rows), 0) / perGroup);
   return { threads: size, rows, groups: Math.ceil(needed / Math.ceil(needed / most)) };
 }
@@ -135,7 +138,8 @@ export function productKernel<P extends object>(name: keyof typeof plans, given?
     name: `vulkan/decode/${name}${given ? JSON.stringify(given) : ""}`,
     ...(plan.tail.length > 0 ? { inPlace: plan.tail } : {}),
     gate: { ...(plan.combines ? { needs } : { typeNeeds: halfNeeds }), refuse: (inputs, p, _outputs, device) => refuseProduct(plan, inputs, p as unknown as ProductParams, device) },
-    launch: (inputs, _outputs, p, device) => launchProduct(name, plan, inputs, p as unknown as ProductParams, device, given),
+    ...(given ? {} : { tune: gridTunables }),
+    launch: (inputs, _outputs, p, device, choices) => launchProduct(name, plan, inputs, p as unknown as ProductParams, device, given ?? choices),
   };
 }
 export const gpuProducts = {

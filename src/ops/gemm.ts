@@ -1,6 +1,6 @@
 /** Launches of the dense matrix products (assembly/templates/gemm.ts): which kernel, how the work is cut, what its words are. */
 import { type Dtype, float32, float64 } from "../core/dtype.ts";
-import { type Arg, f32, type Launch, output, type Pointer, type Step, scratch } from "../core/op.ts";
+import { type Arg, type Choices, f32, type Launch, output, type Pointer, type Step, scratch, type Tunables } from "../core/op.ts";
 import { collapseDims, sizeOf } from "../core/shape.ts";
 
 /** Where the matrices of an operand lie, in elements: one (size, stride) per batch dimension. */
@@ -36,6 +36,12 @@ export interface Product {
 
 /** At most this many rows share one read of the other operand without packing. */
 const fewRows = { alongK: 10, alongN: 8 };
+/**
+ * What may be measured: whether few rows are multiplied without packing (0: by the sizes, 1: never, 2: up to `mostRows`), rows and columns of a packed block (0: by the sizes),
+ * and the work of a thread at a time.
+ */
+export const productTunables = { way: [0, 1, 2], rows: [0, 48, 96, 252, 504], columns: [0, 16, 32, 64], grain: [1, 0.5, 2, 4] } as const satisfies Tunables;
+const mostRows = 32;
 /** Packed left operands take at most this many bytes at a time. */
 const packedBytes = 16 << 20;
 /** Packed rows come in groups of this many, and k in steps of `kStep`. */
@@ -89,24 +95,24 @@ function transposed(p: Product): Product {
 
 type Way = "dot" | "axpy" | "packed";
 /** How to multiply when a has few rows; "packed" when that does not fit. */
-function fewRowsWay(p: Product): Way {
-  if (p.dtype === float64) return "packed";
-  if (p.M <= fewRows.alongK && (p.b.row === 1 || p.K === 1)) return "dot";
-  return p.M <= fewRows.alongN && (p.b.column === 1 || p.N === 1) ? "axpy" : "packed";
+function fewRowsWay(p: Product, wish = 0): Way {
+  if (p.dtype === float64 || wish === 1) return "packed";
+  if (p.M <= (wish === 2 ? mostRows : fewRows.alongK) && (p.b.row === 1 || p.K === 1)) return "dot";
+  return p.M <= (wish === 2 ? mostRows : fewRows.alongN) && (p.b.column === 1 || p.N === 1) ? "axpy" : "packed";
 }
 
-/** Work of a product of matrices. */
-export function launchProduct(product: Product): Launch {
+/** Work of a product of matrices; `choices` of `productTunables`. */
+export function launchProduct(product: Product, choices: Choices = {}): Launch {
   const p = mergeBatch(product);
   if (sizeOf(p.batch) * p.M * p.N === 0) return { steps: [] };
-  let way = fewRowsWay(p);
-  if (way !== "packed") return rowsProduct(p, way);
+  let way = fewRowsWay(p, choices["way"]);
+  if (way !== "packed") return rowsProduct(p, way, choices);
   if (p.N < p.M) {
     const t = transposed(p);
-    way = fewRowsWay(t);
-    if (way !== "packed") return rowsProduct(t, way);
+    way = fewRowsWay(t, choices["way"]);
+    if (way !== "packed") return rowsProduct(t, way, choices);
   }
-  return packedProduct(p);
+  return packedProduct(p, choices);
 }
 
 /** A float32 copy of x, each of its distinct matrices once, as an operand of `rowsProduct`. */
@@ -130,13 +136,13 @@ function widened(p: Product): { step: Step; x: Operand; bytes: number } {
 }
 
 /** Few rows on the left: the right operand is read once, in order, without packing. */
-function rowsProduct(p: Product, way: "dot" | "axpy"): Launch {
+function rowsProduct(p: Product, way: "dot" | "axpy", choices: Choices): Launch {
   const direct = p.dtype === float32 && (p.a.column === 1 || p.K === 1);
   const wide = direct ? undefined : widened(p);
   const x = wide ? wide.x : p.a;
   const count = sizeOf(p.batch);
   const runs = way === "dot" && p.b.list !== undefined && p.M === 1 && !p.c && count > 16;
-  const cut = way === "dot" ? cutDot(p, runs ? count : 1) : cutAxpy(p, count);
+  const cut = way === "dot" ? cutDot(p, runs ? count : 1, choices) : cutAxpy(p, count, choices);
   const [outRow, outColumn] = p.out ?? [p.N, 1];
   const head: Arg[] = [
     x.at, p.b.at, output(0), p.c ? p.c.at : 0, p.dtype.code, p.M, p.N, p.K, x.row, way === "dot" ? p.b.column : p.b.row,
@@ -157,17 +163,17 @@ interface Cut {
   readonly grain: number;
 }
 /** Pairs of matrix rows; a chunk reads about 128 KB of each of its two streams. Multiples of 32 keep threads on different cache lines. */
-function cutDot(p: Product, entries: number): Cut {
+function cutDot(p: Product, entries: number, { grain: wish = 1 }: Choices): Cut {
   const units = Math.ceil(p.N / 2);
-  const work = Math.max(1, p.K) * p.dtype.size * Math.max(1, p.M / 2) * entries;
+  const work = (Math.max(1, p.K) * p.dtype.size * Math.max(1, p.M / 2) * entries) / wish;
   return { units, block: 0, grain: entries > 1 ? clamp((1 << 20) / work, 8, 512) : Math.max(32, Math.floor((1 << 17) / work / 32) * 32) };
 }
 /** Column blocks, as wide as leaves work for many threads. */
-function cutAxpy(p: Product, count: number): Cut {
+function cutAxpy(p: Product, count: number, { grain: wish = 1 }: Choices): Cut {
   const each = Math.max(1, p.M * p.K);
   let block = Math.min(2048, ceilTo(p.N, 32));
   while (block > 128 && count * Math.ceil(p.N / block) < 16 && block * each > 1 << 16) block = ceilTo(block / 2, 32);
-  return { units: Math.ceil(p.N / block), block, grain: clamp((1 << 17) / (block * each), 1, 1024) };
+  return { units: Math.ceil(p.N / block), block, grain: clamp((wish * (1 << 17)) / (block * each), 1, 1024) };
 }
 
 interface Blocks {
@@ -177,19 +183,19 @@ interface Blocks {
   readonly grain: number;
 }
 /** Block sizes of the packed product: big enough to use caches well, small enough to keep 16 threads busy. */
-function cutPacked(p: Product, rows: number, count: number): Blocks {
+function cutPacked(p: Product, rows: number, count: number, choices: Choices): Blocks {
   const k = p.dtype === float64 ? 128 : 256;
   const flops = (r: number, c: number): number => 2 * r * c * Math.max(1, p.K);
-  let columns = Math.min(64, ceilTo(p.N, 8));
-  let block = Math.min(504, ceilTo(rows, rowGroup));
+  let columns = Math.min(choices["columns"] || 64, ceilTo(p.N, 8));
+  let block = Math.min(choices["rows"] || 504, ceilTo(rows, rowGroup));
   const units = (): number => count * Math.ceil(rows / block) * Math.ceil(p.N / columns);
-  if (columns === 64 && units() < 32 && flops(block, 64) > 1 << 22) columns = 32;
-  while (block > 48 && units() < 32 && flops(block, columns) > 1 << 22) block = ceilTo(block / 2, rowGroup);
-  return { rows: block, columns, k, grain: clamp((1 << 20) / flops(block, columns), 1, 256) };
+  if (!choices["columns"] && columns === 64 && units() < 32 && flops(block, 64) > 1 << 22) columns = 32;
+  while (!choices["rows"] && block > 48 && units() < 32 && flops(block, columns) > 1 << 22) block = ceilTo(block / 2, rowGroup);
+  return { rows: block, columns, k, grain: clamp(((choices["grain"] ?? 1) * (1 << 20)) / flops(block, columns), 1, 256) };
 }
 
 /** General product: the left operand is packed by a step of its own, the right one by each unit. */
-function packedProduct(p: Product): Launch {
+function packedProduct(p: Product, choices: Choices): Launch {
   const suffix = p.dtype === float64 ? "64" : "";
   const kp = ceilTo(p.K, kStep);
   const rowBytes = kp * (p.dtype === float64 ? 8 : 4);
@@ -208,7 +214,7 @@ function packedProduct(p: Product): Launch {
       const at: Pointer = { ...p.a.at, bytes: p.a.at.bytes + row0 * p.a.row * p.dtype.size };
       const left = [at, scratch(0), p.dtype.code, rows, p.K, p.a.row, p.a.column, groups, shared ? 0 : g0, p.a.list ?? 0, sizeOf(p.a.matrices.shape), ...wordsOf(p.a.matrices)];
       if (p.K > 0) steps.push({ entry: `gemm/pack${suffix}`, args: left, units: packs, grain: clamp(16384 / (rowGroup * kp), 1, 1024) });
-      steps.push(packedStep(p, { rows, row0, count: n, g0, stride: shared ? 0 : groups * rowGroup * rowBytes }));
+      steps.push(packedStep(p, { rows, row0, count: n, g0, stride: shared ? 0 : groups * rowGroup * rowBytes }, choices));
     }
   }
   return { steps, scratch: [Math.max(64, matrixBytes * (shared ? 1 : atOnce))] };
@@ -223,8 +229,8 @@ interface Packed {
   readonly stride: number;
 }
 /** The product of packed rows with the right operand. */
-export function packedStep(p: Product, left: Packed): Step {
-  const blocks = cutPacked(p, left.rows, left.count);
+export function packedStep(p: Product, left: Packed, choices: Choices = {}): Step {
+  const blocks = cutPacked(p, left.rows, left.count, choices);
   const units = left.count * Math.ceil(left.rows / blocks.rows) * Math.ceil(p.N / blocks.columns);
   return { entry: `gemm/gemm${p.dtype === float64 ? "64" : ""}`, args: packedWords(p, left, blocks), units, grain: blocks.grain };
 }

@@ -5,7 +5,7 @@ import {
   spreadGroups,
   halfNeeds, matrixNeeds,
 } from "../core/gpu.ts";
-import type { InputLayout } from "../core/op.ts";
+import type { Choices, InputLayout, Tunables } from "../core/op.ts";
 import { broadcastStrides, collapseDims, sizeOf } from "../core/shape.ts";
 
 /** An operand: strides of rows, columns, outer and inner matrices, in elements, from element `at` of input `input`. */
@@ -208,37 +208,37 @@ const rowsAtOnce = (M: number): number => (M <= 1 ? 1 : M <= 2 ? 2 : M <= 4 ? 4 
 const rowGroups = (x: number, others: number): [number, number, number] => [Math.min(x, groupLimit), Math.min(others, groupLimit), Math.ceil(others / groupLimit)];
 
 /** Columns of b lie along K: subgroups share K. */
-function planGemv(p: Product, device: GpuDevice): Main {
+function planGemv(p: Product, device: GpuDevice, choices: Choices): Main {
   const MT = rowsAtOnce(p.M);
-  const R = MT > 1 || p.N >= 8192 ? 2 : 1;
-  const lanes = p.N >= 8192 ? 256 : 128;
+  const R = choices["rows"] || (MT > 1 || p.N >= 8192 ? 2 : 1);
+  const lanes = Math.min(choices["lanes"] || (p.N >= 8192 ? 256 : 128), device.groupInvocations);
   const chunks = Math.ceil(p.M / MT);
   const others = chunks * p.count;
   const busy = Math.ceil(p.N / R) * others;
-  const { parts, kPart } = divide(p.K, Math.ceil(1024 / busy), 4096, 512, p.count * p.M * p.N * 4);
+  const { parts, kPart } = divide(p.K, choices["parts"] || Math.ceil(1024 / busy), 4096, 512, p.count * p.M * p.N * 4);
   const perGroup = Math.max(1, lanes / device.subgroupSize) * R;
   return { shader: `matmul/gemv_${p.suffix}`, constants: [lanes, MT, R, Number(wideRows(p.a, p.size)), Number(wideColumns(p.b, p.size))], groups: rowGroups(Math.ceil(p.N / perGroup), others * parts), parts, kPart };
 }
 /** Rows of b lie along N (or b has any strides): invocations side by side take columns. */
-function planGevm(p: Product): Main {
+function planGevm(p: Product, choices: Choices): Main {
   const MT = rowsAtOnce(p.M);
   const C = wideRows(p.b, p.size) && p.N % (16 / p.size) === 0 ? 16 / p.size : 1;
   const blocks = Math.ceil(p.N / (32 * C));
   const others = Math.ceil(p.M / MT) * p.count;
-  const { parts, kPart } = divide(p.K, p.K <= 256 ? 1 : Math.ceil(fillGroups / (blocks * others)), 64, 32, p.count * p.M * p.N * 4);
+  const { parts, kPart } = divide(p.K, choices["parts"] || (p.K <= 256 ? 1 : Math.ceil(fillGroups / (blocks * others))), 64, 32, p.count * p.M * p.N * 4);
   return { shader: `matmul/gevm_${p.suffix}`, constants: [MT, C], groups: rowGroups(blocks, others * parts), parts, kPart };
 }
 /** The side with fewer rows goes left; columns of b that lie along K are shared out along K, others along N. */
 const fewFirst = (p: Product): Product => (p.N < p.M ? turned(p) : p);
-const planFewRows = (p: Product, device: GpuDevice): Main => (p.b.row === 1 || p.K === 1 ? planGemv(p, device) : planGevm(p));
+const planFewRows: Plan = (p, device, choices) => (p.b.row === 1 || p.K === 1 ? planGemv(p, device, choices) : planGevm(p, choices));
 
 // ---- tiles
 
-function planTiled(p: Product): Main {
+function planTiled(p: Product, choices: Choices): Main {
   const tiles = (side: number): number => Math.ceil(p.M / side) * Math.ceil(p.N / side) * p.count;
-  const R = p.M > 64 && p.N > 64 && tiles(128) >= fillGroups / 2 ? 8 : 4;
+  const R = choices["tile"] || (p.M > 64 && p.N > 64 && tiles(128) >= fillGroups / 2 ? 8 : 4);
   const groups = tiles(16 * R);
-  const { parts, kPart } = divide(p.K, whenFull(groups), 512, 16, p.count * p.M * p.N * 4);
+  const { parts, kPart } = divide(p.K, choices["parts"] || whenFull(groups), 512, 16, p.count * p.M * p.N * 4);
   const alongK = [p.a.column === 1 || p.a.row !== 1, p.b.row === 1 && p.b.column !== 1];
   return { shader: `matmul/tiled${R}_${p.suffix}`, constants: alongK.map(Number), groups: spreadGroups(groups * parts), parts, kPart };
 }
@@ -299,14 +299,18 @@ export const tileConstants = (t: MatrixTile, fragment: MatrixShape, subgroupSize
 ];
 
 type Products = (inputs: readonly View[], out: View, params: Scales) => readonly Product[];
-type Plan = (p: Product, device: GpuDevice) => Main;
+type Plan = (p: Product, device: GpuDevice, choices: Choices) => Main;
+/** Parts of K that may be measured; 0 here and below: by the sizes. */
+const partsTunable = [0, 1, 2, 4, 8] as const;
 const dtypeOf: Readonly<Record<string, string>> = { f16: "float16", bf16: "bfloat16" };
-const planMatrix = (tiles?: readonly MatrixTile[]): Plan => (p, device) => {
+const planMatrix = (tiles?: readonly MatrixTile[]): Plan => (p, device, choices) => {
   const fragment = matrixShape(device, dtypeOf[p.suffix] as string) as MatrixShape;
   const alongK = [p.a.column === 1 || p.a.row !== 1, p.b.row === 1 && p.b.column !== 1] as const;
-  const t = chooseTile(device, fragment, p.M, p.N, p.count, ...alongK, tiles ?? tilesFor(device, matrixTiles)) as MatrixTile;
+  const { tile = 0 } = choices;
+  const choose = (list: readonly MatrixTile[]): MatrixTile | undefined => chooseTile(device, fragment, p.M, p.N, p.count, ...alongK, list);
+  const t = ((tile > 0 && choose(tilesFor(device, matrixTiles.slice(tile - 1, tile)))) || choose(tiles ?? tilesFor(device, matrixTiles))) as MatrixTile;
   const groups = Math.ceil(p.M / t.BM) * Math.ceil(p.N / t.BN) * p.count;
-  const { parts, kPart } = divide(p.K, whenFull(groups), 512, t.BK, p.count * p.M * p.N * 4);
+  const { parts, kPart } = divide(p.K, choices["parts"] || whenFull(groups), 512, t.BK, p.count * p.M * p.N * 4);
   const whole = (n: number): boolean => n % 8 === 0;
   const aWide = alongK[0] ? wideRows(p.a, 2) && whole(p.K) : wideColumns(p.a, 2) && whole(p.M);
   const bWide = alongK[1] ? wideColumns(p.b, 2) && whole(p.K) : wideRows(p.b, 2) && whole(p.N);
@@ -347,10 +351,11 @@ const dense: Family = { products: productsOf, layout: productLayout };
 const gathered: Family = { products: (inputs, out) => [gatherProduct(inputs, out)], layout: gatherLayout };
 
 /** A kernel of a family; `refuse` looks at the first product. */
-function kernelOf(name: GpuKernel["name"], { products, layout }: Family, plan: Plan, refuse?: (p: Product, device: GpuDevice) => string | undefined, more: readonly GpuFeature[] = []): GpuKernel {
+function kernelOf(name: GpuKernel["name"], { products, layout }: Family, plan: Plan, tune: Tunables, refuse?: (p: Product, device: GpuDevice) => string | undefined, more: readonly GpuFeature[] = []): GpuKernel {
   return {
     name,
     layout,
+    tune,
     gate: {
       needs: more,
       typeNeeds: more.length > 0 ? matrixNeeds : halfNeeds,
@@ -361,18 +366,21 @@ function kernelOf(name: GpuKernel["name"], { products, layout }: Family, plan: P
         return refuse?.(products(inputs, out, params)[0] as Product, device);
       },
     },
-    launch: (inputs, [out], params, device) => launchOf(products(inputs, out as View, params), (p) => plan(p, device)),
+    launch: (inputs, [out], params, device, choices = {}) => launchOf(products(inputs, out as View, params), (p) => plan(p, device, choices)),
   };
 }
 const manyRows = (p: Product): string | undefined => (Math.min(p.M, p.N) > 8 ? "slower: more than 8 rows and columns" : undefined);
+/** Tiles by their place in `matrixTiles`. */
+const matrixTunables: Tunables = { tile: [0, ...matrixTiles.map((_, i) => i + 1)], parts: partsTunable };
 const matrixKernel = (family: Family, tiles?: readonly MatrixTile[]): GpuKernel =>
-  kernelOf("vulkan/matmul/coopmat", family, planMatrix(tiles), noMatrixUnits(tiles), ["cooperativeMatrix", "subgroupSizeControl", "vulkanMemoryModel"]);
+  kernelOf("vulkan/matmul/coopmat", family, planMatrix(tiles), matrixTunables, noMatrixUnits(tiles), ["cooperativeMatrix", "subgroupSizeControl", "vulkanMemoryModel"]);
 /** The kernel of matmul on matrix units with tiles to choose from: for benches and tests. */
 export const matmulWithTiles = (tiles: readonly MatrixTile[]): GpuKernel => matrixKernel(dense, tiles);
 const kernelsOf = (family: Family): readonly GpuKernel[] => [
-  kernelOf("vulkan/matmul/gemv", { ...family, products: (...x) => family.products(...x).map(fewFirst) }, planFewRows, manyRows),
+  kernelOf("vulkan/matmul/gemv", { ...family, products: (...x) => family.products(...x).map(fewFirst) }, planFewRows, { rows: [0, 1, 2], lanes: [0, 128, 256], parts: partsTunable }, manyRows),
   matrixKernel(family),
-  kernelOf("vulkan/matmul/tiled", family, planTiled),
+  // Rows and columns of an invocation's tile.
+  kernelOf("vulkan/matmul/tiled", family, (p, _device, choices) => planTiled(p, choices), { tile: [0, 4, 8], parts: partsTunable }),
 ];
 export const gpuMatmul: readonly GpuKernel[] = kernelsOf(dense);
 export const gpuGatherMM: readonly GpuKernel[] = kernelsOf(gathered);

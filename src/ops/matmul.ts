@@ -11,7 +11,7 @@ import { astype } from "./cast.ts";
 import { complexFromParts, imag, real } from "./complex.ts";
 import { type ArrayLike, promoteOperands, toArray } from "./convert.ts";
 import { arange } from "./creation.ts";
-import { launchProduct, type Matrices, type Operand } from "./gemm.ts";
+import { launchProduct, type Matrices, type Operand, productTunables } from "./gemm.ts";
 import { take } from "./indexing.ts";
 import { gpuGatherMM, gpuMatmul } from "./matmul-gpu.ts";
 import { broadcastTo, expandDims, reshape, squeeze, swapaxes, transpose } from "./movement.ts";
@@ -74,11 +74,12 @@ interface Scales {
 const productKernel: Kernel<Partial<Scales>> = {
   name: "wasm/gemm/gemm",
   layout: ["any"],
-  launch: ([a, b, c], [out], params) => {
+  tune: productTunables,
+  launch: ([a, b, c], [out], params, choices) => {
     const { batch, M, N, K } = productShapes("matmul", a as View, b as View);
     const [x, y] = [operand(input(0), a as View, "left", batch), operand(input(1), b as View, "right", batch)];
     const product = { dtype: (out as View).dtype, batch, M, N, K, a: x, b: y, alpha: params.alpha ?? 1, beta: params.beta ?? 0 };
-    return launchProduct(c ? { ...product, c: addend(input(2), c, a as View, b as View, out as View, batch) } : product);
+    return launchProduct(c ? { ...product, c: addend(input(2), c, a as View, b as View, out as View, batch) } : product, choices);
   },
 };
 
@@ -219,10 +220,11 @@ const applyGather = defineOp<object>({
     {
       name: "wasm/gemm/dotRuns",
       layout: ["any", "any", "row"],
-      launch: ([a, b, left], [out]) => {
+      tune: productTunables,
+      launch: ([a, b, left], [out], _params, choices) => {
         const { M, N, K } = gatherShapes(a as View, b as View);
         const operands = { a: chosenOperand(input(0), a as View, input(2)), b: chosenOperand(input(1), b as View, input(3)) };
-        return launchProduct({ dtype: (out as View).dtype, batch: (left as View).shape, M, N, K, ...operands, alpha: 1, beta: 0 });
+        return launchProduct({ dtype: (out as View).dtype, batch: (left as View).shape, M, N, K, ...operands, alpha: 1, beta: 0 }, choices);
       },
     },
   ],

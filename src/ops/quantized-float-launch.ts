@@ -1,9 +1,9 @@
 /** Work of the products with matrices of small floats, as data for assembly/templates/quantfloat.ts. */
 import type { View } from "../core/array.ts";
 import { float32 } from "../core/dtype.ts";
-import { type Arg, type Kernel, type Launch, type Step, input, output, scratch } from "../core/op.ts";
+import { type Arg, type Choices, type Kernel, type Launch, type Step, type Tunables, input, output, scratch } from "../core/op.ts";
 import { type FloatMode, modeCodes, modeDefaults } from "./quantized-float.ts";
-import { type Packing, type ProductParams, evenGrain, grainOf, last, matricesOf, rowsOf, secondLast } from "./quantized-launch.ts";
+import { type Packing, type ProductParams, evenGrain, grainOf, last, matricesOf, rowTunables, rowsOf, secondLast } from "./quantized-launch.ts";
 
 const modeOf = (p: Packing): FloatMode => p.mode as FloatMode;
 const planesOf = (out: View): 2 | 3 => (out.dtype === float32 ? 3 : 2);
@@ -41,20 +41,23 @@ const launchPrepared = (prepared: { step: Step; bytes: number; key: string }, st
   shared: { steps: 1, scratch: [0], key: prepared.key },
 });
 
-function launchQmv(inputs: readonly View[], [out]: readonly View[], p: ProductParams): Launch {
+/** As those of the affine kernels, for panels of float32. */
+const panelTunables = { chunk: [200_000, 50_000, 100_000, 400_000, 800_000], block: [131072, 32768, 65536, 262144] } as const satisfies Tunables;
+
+function launchQmv(inputs: readonly View[], [out]: readonly View[], p: ProductParams, choices?: Choices): Launch {
   const [x, o, mode] = [inputs[0] as View, out as View, modeOf(p)];
   const M = rowsOf(x);
   const units = (last(o) + 3) >> 2;
-  const grain = evenGrain(units, grainOf((last(x) * p.bits * Math.max(1, M / 2)) / 2, 163840));
+  const grain = evenGrain(units, grainOf((last(x) * p.bits * Math.max(1, M / 2)) / 2, choices?.["chunk"] ?? rowTunables.chunk[0]));
   return launchPrepared(prepareStep(x, o, mode), [{ entry: "quantfloat/qmv", args: commonWords(x, o, mode, M), units, grain }]);
 }
-function launchQmm(inputs: readonly View[], [out]: readonly View[], p: ProductParams): Launch {
+function launchQmm(inputs: readonly View[], [out]: readonly View[], p: ProductParams, choices?: Choices): Launch {
   const [x, o, mode] = [inputs[0] as View, out as View, modeOf(p)];
   const [M, K] = [rowsOf(x), last(x)];
   // A block of x stays in a core's second-level cache while the panels pass.
-  const rows = Math.min((M + 3) & ~3, Math.max(32, Math.floor(131072 / K) & ~3));
+  const rows = Math.min((M + 3) & ~3, Math.max(32, Math.floor((choices?.["block"] ?? panelTunables.block[0]) / K) & ~3));
   const units = Math.ceil(M / rows) * ((last(o) + 7) >> 3);
-  return launchPrepared(floatsStep(x, false), [{ entry: "quantfloat/qmm", args: [...commonWords(x, o, mode, M), rows], units, grain: evenGrain(units, grainOf(8 * K * rows, 200_000)) }]);
+  return launchPrepared(floatsStep(x, false), [{ entry: "quantfloat/qmm", args: [...commonWords(x, o, mode, M), rows], units, grain: evenGrain(units, grainOf(8 * K * rows, choices?.["chunk"] ?? panelTunables.chunk[0])) }]);
 }
 /** Rows times [K, N], for one matrix or, with indices as inputs 3 and 4, for one of several per pair. */
 function launchQvm(inputs: readonly View[], [out]: readonly View[], p: ProductParams): Launch {
@@ -85,8 +88,9 @@ function launchGather(inputs: readonly View[], [out]: readonly View[], p: Produc
 }
 
 type Refuse = (M: number, K: number, mode: FloatMode) => string | undefined;
-const kernel = (name: string, transpose: boolean, launch: Kernel<ProductParams>["launch"], refuse: Refuse): Kernel<ProductParams> => ({
+const kernel = (name: string, transpose: boolean, launch: Kernel<ProductParams>["launch"], refuse: Refuse, tune?: Tunables): Kernel<ProductParams> => ({
   name: `wasm/quantfloat/${name}`,
+  ...(tune ? { tune } : {}),
   gate: {
     refuse: ([x], p) => {
       if (!p.mode) return "cannot: the quantization is affine";
@@ -101,8 +105,8 @@ const qvm = kernel("qvm", false, launchQvm, () => undefined);
 
 /** Kernels of quantizedMatmul and of gatherQMM for the modes of small floats. */
 export const floatProductKernels: readonly Kernel<ProductParams>[] = [
-  kernel("qmv", true, launchQmv, (M, K, mode) => tooLong(K, longestRow) ?? (M > fewRows(mode) && K <= longestPanelRow ? `slower: more than ${fewRows(mode)} rows` : undefined)),
-  kernel("qmm", true, launchQmm, (_M, K) => tooLong(K, longestPanelRow)),
+  kernel("qmv", true, launchQmv, (M, K, mode) => tooLong(K, longestRow) ?? (M > fewRows(mode) && K <= longestPanelRow ? `slower: more than ${fewRows(mode)} rows` : undefined), rowTunables),
+  kernel("qmm", true, launchQmm, (_M, K) => tooLong(K, longestPanelRow), panelTunables),
   qvm,
 ];
 export const floatGatherKernels: readonly Kernel<ProductParams>[] = [kernel("gatherQmv", true, launchGather, (_M, K) => tooLong(K, longestRow)), qvm];

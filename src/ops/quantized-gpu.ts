@@ -1,6 +1,7 @@
 /** GPU kernels of the quantized ops. */
 import type { View } from "../core/array.ts";
 import { type GpuDevice, type GpuGate, type GpuKernel, type GpuLaunch, type GpuPointer, type GpuStep, gpuInput, gpuOutput, gpuScratchIn, gpuScratchOut, groupLimit, spreadGroups } from "../core/gpu.ts";
+import type { Tunables } from "../core/op.ts";
 import { sizeOf } from "../core/shape.ts";
 import { type Packing, type ProductParams, last, rowsOf } from "./quantized-launch.ts";
 
@@ -65,11 +66,11 @@ function tileOf(M: number, xBytes: number, sub: number): number {
 }
 
 /** How a row of this many steps is shared: the fewest idle lanes, then the fewest passes, then the most subgroups (up to 4 or 5: all their loads are under way at once). */
-function shareLength(length: number, room: number): { split: number; steps: number } {
+function shareLength(length: number, room: number, wish: Partial<QmvShape>): { split: number; steps: number } {
   let best = { split: 1, steps: 1 };
   let least = Number.POSITIVE_INFINITY;
-  for (const split of [4, 5, 3, 2, 1]) {
-    for (const steps of [1, 2, 3]) {
+  for (const split of wish.split ? [wish.split] : [4, 5, 3, 2, 1]) {
+    for (const steps of wish.steps ? [wish.steps] : [1, 2, 3]) {
       if (split * steps > room) continue;
       const passes = Math.ceil(length / (split * steps));
       const cost = passes * split * steps + passes / 16;
@@ -78,29 +79,32 @@ function shareLength(length: number, room: number): { split: number; steps: numb
       best = { split, steps };
     }
   }
-  return best;
+  return least === Number.POSITIVE_INFINITY && (wish.split || wish.steps) ? shareLength(length, room, {}) : best;
 }
 
-export function qmvShape(N: number, K: number, M: number, xBytes: number, device: GpuDevice): QmvShape {
+/** What may be measured of it; 0: by the sizes. */
+export const qmvTunables = { rows: [0, 1, 2, 4], split: [0, 1, 2, 4], subgroups: [0, 4, 8, 16] } as const satisfies Tunables;
+
+/** The shape for a product; parts of it that are given (and not 0) stay, if they fit the device. */
+export function qmvShape(N: number, K: number, M: number, xBytes: number, device: GpuDevice, given: Partial<QmvShape> = {}): QmvShape {
   const sub = device.subgroupSize;
   const room = Math.max(1, Math.floor(stagedBytes / (tileOf(M, xBytes, sub) * 32 * sub * xBytes)));
-  const { split, steps } = shareLength(Math.max(1, Math.ceil(K / 32 / sub)), room);
+  const { split, steps } = shareLength(Math.max(1, Math.ceil(K / 32 / sub)), room, given);
   // A large GPU wants about a thousand subgroups; further rows go to the same subgroups and workgroups, so that x is read less often.
-  const rows = N >= 32768 ? (M > 4 ? 2 : 4) : N >= 3072 && M <= 4 ? 2 : 1;
-  const wanted = M > 4 && N >= 4096 ? 16 : split === 3 ? 12 : M > 1 || split > 1 ? 8 : 4;
+  const rows = given.rows || (N >= 32768 ? (M > 4 ? 2 : 4) : N >= 3072 && M <= 4 ? 2 : 1);
+  const wanted = given.subgroups || (M > 4 && N >= 4096 ? 16 : split === 3 ? 12 : M > 1 || split > 1 ? 8 : 4);
   const most = Math.min(16, Math.floor(device.groupInvocations / sub));
   return { rows, steps, split, subgroups: Math.min(Math.ceil(wanted / split), Math.max(1, Math.floor(most / split))) * split };
 }
 
-export function launchQmv(inputs: readonly View[], [out]: readonly View[], p: ProductParams, device: GpuDevice, chosen?: QmvShape): GpuLaunch {
+export function launchQmv(inputs: readonly View[], [out]: readonly View[], p: ProductParams, device: GpuDevice, given?: Partial<QmvShape>): GpuLaunch {
   const [x, w, s] = inputs as readonly [View, View, View];
   const lhs = inputs[indicesAt(p)];
   const [K, N] = [last(x), last(out as View)];
   const M = lhs ? (x.shape[x.shape.length - 2] as number) : rowsOf(x);
   const tile = tileOf(M, x.dtype.size, device.subgroupSize);
   const tiles = Math.ceil(M / tile);
-  const shape = chosen ?? qmvShape(N, K, M, x.dtype.size, device);
-  const { rows, steps, split, subgroups } = shape;
+  const { rows, steps, split, subgroups } = qmvShape(N, K, M, x.dtype.size, device, given);
   const sub = device.subgroupSize;
   const even = (K / 32) % (steps * split * sub) === 0;
   const constants = [
@@ -137,11 +141,11 @@ const qmvGate = (few: boolean): GpuGate<ProductParams> => ({
 });
 
 /** Few rows times packed [N, K]. */
-export const gpuQmv: GpuKernel<ProductParams> = { name: "vulkan/quantized/qmv", gate: qmvGate(true), launch: launchQmv };
+export const gpuQmv: GpuKernel<ProductParams> = { name: "vulkan/quantized/qmv", gate: qmvGate(true), tune: qmvTunables, launch: launchQmv };
 /** The same for any number of rows: where no other kernel takes the arguments. */
-export const gpuQmvAny: GpuKernel<ProductParams> = { name: "vulkan/quantized/qmvAny", gate: qmvGate(false), launch: launchQmv };
+export const gpuQmvAny: GpuKernel<ProductParams> = { name: "vulkan/quantized/qmvAny", gate: qmvGate(false), tune: qmvTunables, launch: launchQmv };
 /** Rows times the packed [N, K] that indices choose. */
-export const gpuGatherQmv: GpuKernel<ProductParams> = { name: "vulkan/quantized/gatherQmv", gate: qmvGate(false), launch: launchQmv };
+export const gpuGatherQmv: GpuKernel<ProductParams> = { name: "vulkan/quantized/gatherQmv", gate: qmvGate(false), tune: qmvTunables, launch: launchQmv };
 
 // ---- rows times packed [K, N]
 

@@ -1,7 +1,7 @@
 /** Work of the quantized matrix products, as data for assembly/templates/quantized.ts. */
 import type { View } from "../core/array.ts";
 import { float32 } from "../core/dtype.ts";
-import { type Arg, type Launch, type Step, input, output, scratch } from "../core/op.ts";
+import { type Arg, type Choices, type Launch, type Step, type Tunables, input, output, scratch } from "../core/op.ts";
 import { sizeOf } from "../core/shape.ts";
 import type { FloatMode } from "./quantized-float.ts";
 
@@ -80,40 +80,45 @@ const launchPrepared = (prepared: Prepared, steps: readonly Step[], more: readon
   shared: { steps: 1, scratch: [0], key: prepared.key },
 });
 
+/** Bytes of weights that a thread takes at a time: smaller pieces restart the hardware's prefetching more often, larger ones leave threads waiting at the end. */
+export const rowTunables = { chunk: [163840, 40960, 81920, 327680, 655360] } as const satisfies Tunables;
+/** Multiply-adds that a thread takes at a time, and values of x in a block. */
+export const panelTunables = { chunk: [400_000, 100_000, 200_000, 800_000, 1_600_000], block: [262144, 65536, 131072, 524288] } as const satisfies Tunables;
+
 /** Few rows times packed [N, K]. */
-export const launchQmv = (inputs: readonly View[], outputs: readonly View[], p: ProductParams): Launch => launchRows("quantized/qmv", inputs, outputs, p);
+export const launchQmv = (inputs: readonly View[], outputs: readonly View[], p: ProductParams, c?: Choices): Launch => launchRows("quantized/qmv", inputs, outputs, p, c);
 export type OneRowEntry = `quantized/qmv${"Row" | "Row16" | "Pair16" | "Pair32"}`;
 /** One row times packed 4-bit [N, K]. */
-export const launchQmvRow = (entry: OneRowEntry) => (inputs: readonly View[], outputs: readonly View[], p: ProductParams): Launch => launchRows(entry, inputs, outputs, p);
+export const launchQmvRow = (entry: OneRowEntry) => (inputs: readonly View[], outputs: readonly View[], p: ProductParams, c?: Choices): Launch => launchRows(entry, inputs, outputs, p, c);
 
-function launchRows(entry: string, inputs: readonly View[], [out]: readonly View[], p: ProductParams): Launch {
+function launchRows(entry: string, inputs: readonly View[], [out]: readonly View[], p: ProductParams, choices?: Choices): Launch {
   const x = inputs[0] as View;
   const K = last(x);
   const M = rowsOf(x);
   const N = last(out as View);
   const prepared = prepareStep(x, planesOf(out as View), p, false);
-  // About 160 KB of weights (smaller pieces restart the hardware's prefetching too often), or the same time when they are used for more rows.
+  // So many bytes of weights, or the same time when they are used for more rows.
   const units = (N + 3) >> 2;
-  const grain = evenGrain(units, grainOf((K * p.bits * Math.max(1, M / 2)) / 2, 163840));
+  const grain = evenGrain(units, grainOf((K * p.bits * Math.max(1, M / 2)) / 2, choices?.["chunk"] ?? rowTunables.chunk[0]));
   return launchPrepared(prepared, [{ entry, args: commonWords(inputs, out as View, p, M, N, K), units, grain }]);
 }
 
 /** Many rows times packed [N, K]. */
-export const launchQmm = (inputs: readonly View[], outputs: readonly View[], p: ProductParams): Launch => launchPanels(inputs, outputs, p, 0);
+export const launchQmm = (inputs: readonly View[], outputs: readonly View[], p: ProductParams, c?: Choices): Launch => launchPanels(inputs, outputs, p, 0, c);
 /** The same for at most 4 bits, with sums in 16 bits first. */
-export const launchQmm16 = (inputs: readonly View[], outputs: readonly View[], p: ProductParams): Launch => launchPanels(inputs, outputs, p, 1);
+export const launchQmm16 = (inputs: readonly View[], outputs: readonly View[], p: ProductParams, c?: Choices): Launch => launchPanels(inputs, outputs, p, 1, c);
 
-function launchPanels(inputs: readonly View[], [out]: readonly View[], p: ProductParams, narrow: 0 | 1): Launch {
+function launchPanels(inputs: readonly View[], [out]: readonly View[], p: ProductParams, narrow: 0 | 1, choices?: Choices): Launch {
   const x = inputs[0] as View;
   const K = last(x);
   const M = rowsOf(x);
   const N = last(out as View);
   const prepared = prepareStep(x, planesOf(out as View), p, true);
   // A block of x stays in a core's second-level cache while the panels pass.
-  const rows = Math.min((M + 3) & ~3, Math.max(32, Math.floor(262144 / K) & ~3));
+  const rows = Math.min((M + 3) & ~3, Math.max(32, Math.floor((choices?.["block"] ?? panelTunables.block[0]) / K) & ~3));
   const units = Math.ceil(M / rows) * ((N + 7) >> 3);
   const args = [...commonWords(inputs, out as View, p, M, N, K), rows, narrow];
-  return launchPrepared(prepared, [{ entry: "quantized/qmm", args, units, grain: evenGrain(units, grainOf(8 * K * rows, 400_000)) }]);
+  return launchPrepared(prepared, [{ entry: "quantized/qmm", args, units, grain: evenGrain(units, grainOf(8 * K * rows, choices?.["chunk"] ?? panelTunables.chunk[0])) }]);
 }
 
 /** Rows times packed [K, N], for one matrix or, with indices as inputs 4 and 5, for one of several per pair. */

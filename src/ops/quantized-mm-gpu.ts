@@ -2,6 +2,7 @@
 import type { View } from "../core/array.ts";
 import { env } from "../core/env.ts";
 import { type GpuDevice, type GpuKernel, type GpuLaunch, type GpuPointer, type GpuStep, gpuInput, gpuOutput, gpuScratchIn, gpuScratchOut, halfNeeds, matrixNeeds, spreadGroups } from "../core/gpu.ts";
+import type { Choices } from "../core/op.ts";
 import { type MatrixTile, type Parts, chooseTile, divide, gpuMatmul, matrixShape, tileConstants, tilesFor, whenFull } from "./matmul-gpu.ts";
 import { gpuDequantize } from "./quantized-gpu.ts";
 import { type ProductParams, last, rowsOf } from "./quantized-launch.ts";
@@ -14,6 +15,8 @@ export const quantizedTiles: readonly MatrixTile[] = [
   { BM: 64, BN: 64, BK: 64, WM: 32, WN: 32, stages: 2 },
   { BM: 32, BN: 64, BK: 64, WM: 16, WN: 32, stages: 2 },
 ];
+/** Parts of K that may be measured; 0: by the sizes. */
+const partsTunable = [0, 1, 2, 4, 8] as const;
 /** Rows of x up to which the kernels that read the weights once per row (or few rows) are better. */
 const fewRows = 8;
 
@@ -53,9 +56,11 @@ function launchParts(inputs: readonly View[], outputs: readonly View[], { parts,
 }
 
 const matrixKernel = (tiles?: readonly MatrixTile[]): GpuKernel<ProductParams> => {
-  const tileFor = (device: GpuDevice, dtype: string, { M, N }: Sizes): MatrixTile | undefined => {
+  const tileFor = (device: GpuDevice, dtype: string, { M, N }: Sizes, { tile = 0 }: Choices = {}): MatrixTile | undefined => {
     const fragment = matrixShape(device, dtype);
-    return fragment && chooseTile(device, fragment, M, N, 1, true, true, tiles ?? tilesFor(device, quantizedTiles));
+    const choose = (list: readonly MatrixTile[]): MatrixTile | undefined => fragment && chooseTile(device, fragment, M, N, 1, true, true, list);
+    const chosen = tile > 0 ? choose(tilesFor(device, quantizedTiles.slice(tile - 1, tile))) : undefined;
+    return chosen ?? choose(tiles ?? tilesFor(device, quantizedTiles));
   };
   return {
     name: "vulkan/quantized/mm_coopmat",
@@ -72,13 +77,15 @@ const matrixKernel = (tiles?: readonly MatrixTile[]): GpuKernel<ProductParams> =
         return refusal(inputs, outputs, p) ?? slower(sizes);
       },
     },
-    launch: (inputs, outputs, p, device) => {
+    // Tiles by their place in `quantizedTiles`; 0: by the sizes.
+    tune: { tile: [0, ...quantizedTiles.map((_, i) => i + 1)], parts: partsTunable },
+    launch: (inputs, outputs, p, device, choices) => {
       const [x] = inputs as [View];
       const sizes = sizesOf(inputs, outputs);
       const { M, N, K } = sizes;
-      const t = tileFor(device, x.dtype.name, sizes) as MatrixTile;
+      const t = tileFor(device, x.dtype.name, sizes, choices) as MatrixTile;
       const groups = Math.ceil(M / t.BM) * Math.ceil(N / t.BN);
-      const parts = divide(K, whenFull(groups), 256, t.BK, M * N * 4);
+      const parts = divide(K, choices?.["parts"] || whenFull(groups), 256, t.BK, M * N * 4);
       const xWide = (x.offset * 2) % 16 === 0;
       const fragment = tileConstants(t, matrixShape(device, x.dtype.name) as NonNullable<ReturnType<typeof matrixShape>>, device.subgroupSize);
       const constants = [Number(parts.parts > 1), ...fragment, t.stages, p.bits, p.groupSize, Number(xWide), Number(N % 8 === 0)];
@@ -102,11 +109,12 @@ const tiledKernel: GpuKernel<ProductParams> = {
       return refusal(inputs, outputs, p) ?? slower(sizes);
     },
   },
-  launch: (inputs, outputs, p) => {
+  tune: { parts: partsTunable },
+  launch: (inputs, outputs, p, _device, choices) => {
     const [x, , scales] = inputs as readonly [View, View, View];
     const { M, N, K } = sizesOf(inputs, outputs);
     const groups = Math.ceil(M / 64) * Math.ceil(N / 64);
-    const parts = divide(K, whenFull(groups), 256, 32, M * N * 4);
+    const parts = divide(K, choices?.["parts"] || whenFull(groups), 256, 32, M * N * 4);
     const outType = parts.parts > 1 ? 0 : (types[(outputs[0] as View).dtype.name] as number);
     return launchParts(inputs, outputs, parts, {
       shader: `quantized/mm_${p.mode ? "small" : "tiled"}_${suffixes[x.dtype.name]}`,
@@ -146,11 +154,12 @@ const unpackedKernel: GpuKernel<ProductParams> = {
       return why ?? (sizes.M < manyRows ? `slower: less than ${manyRows} rows` : undefined);
     },
   },
-  launch: (inputs, outputs, p, device) => {
+  ...(matmulOnMatrixUnits.tune ? { tune: matmulOnMatrixUnits.tune } : {}),
+  launch: (inputs, outputs, p, device, choices) => {
     const [x, ...weights] = inputs as [View, ...View[]];
     const { dense, right } = unpackedViews(inputs, outputs);
     const unpack = gpuDequantize.launch(weights, [dense], p, device);
-    const product = matmulOnMatrixUnits.launch([x, right], outputs, {}, device);
+    const product = matmulOnMatrixUnits.launch([x, right], outputs, {}, device, choices);
     return {
       steps: [
         ...moved(unpack.steps, (b) => (b.of === "input" ? { ...b, index: b.index + 1 } : gpuScratchOut(0, b.bytes))),

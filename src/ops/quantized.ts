@@ -9,7 +9,7 @@ import type { StreamOrDevice } from "../core/device.ts";
 import { type Dtype, bfloat16, float32, promote, uint32, uint8 } from "../core/dtype.ts";
 import { engine } from "../core/engine.ts";
 import { opError } from "../core/error.ts";
-import { type Apply, type Kernel, defineOp } from "../core/op.ts";
+import { type Apply, type Kernel, type Tunables, defineOp } from "../core/op.ts";
 import { notDifferentiable } from "../core/rules.ts";
 import { type Shape, broadcastShapes, formatShape, sizeOf } from "../core/shape.ts";
 import { at } from "./array-index.ts";
@@ -28,7 +28,7 @@ import { floatGatherKernels, floatProductKernels, launchFloatDequantize, launchF
 import { multiplyInto, quantizeReference, unpackAffine } from "./quantized-reference.ts";
 import { sum } from "./reduce.ts";
 import {
-  type OneRowEntry, type Packing, type ProductParams, fewRows, last, launchDequantize, launchGather, launchQmm, launchQmm16, launchQmv, launchQmvRow, launchQuantize, launchQvm, longestPanelRow, longestRow, rowsOf,
+  type OneRowEntry, type Packing, type ProductParams, fewRows, last, launchDequantize, launchGather, launchQmm, launchQmm16, launchQmv, launchQmvRow, launchQuantize, launchQvm, longestPanelRow, longestRow, panelTunables, rowTunables, rowsOf,
 } from "./quantized-launch.ts";
 
 // ---- records
@@ -100,9 +100,10 @@ const applyDequantize: Apply<DequantizeParams> = defineOp<DequantizeParams>({
 });
 
 /** A kernel for packed [N, K]. */
-const transposed = (name: Kernel["name"], launch: Kernel<ProductParams>["launch"], refuse?: (M: number, K: number, bits: number) => string | undefined): Kernel<ProductParams> =>
+const transposed = (name: Kernel["name"], launch: Kernel<ProductParams>["launch"], refuse?: (M: number, K: number, bits: number) => string | undefined, tune?: Tunables): Kernel<ProductParams> =>
   affineOnly({
     name,
+    ...(tune ? { tune } : {}),
     gate: {
       refuse: ([x], p) => {
         if (!p.transpose) return "cannot: the weights are not transposed";
@@ -128,6 +129,7 @@ const oneRow = (entry: OneRowEntry, worse?: (groupSize: number) => string | unde
       return K > longestRow ? `cannot: rows longer than ${longestRow}` : worse?.(p.groupSize);
     },
   },
+  tune: rowTunables,
   launch: launchQmvRow(entry),
 });
 const tooLongForPanel = (K: number): string | undefined => (K > longestPanelRow ? `cannot: rows longer than ${longestPanelRow}` : undefined);
@@ -212,9 +214,9 @@ const applyProduct = defineOp<ProductParams>({
   composite: (inputs, p) => [astype(matmul(...denseOperands(inputs, p)), productDtype(inputs, p))],
   kernels: [
     ...oneRowKernels,
-    transposed("wasm/quantized/qmv", launchQmv, (M, K, bits) => (M > fewRows(bits) && K <= longestPanelRow ? `slower: more than ${fewRows(bits)} rows` : undefined)),
-    transposed("wasm/quantized/qmm16", launchQmm16, (_M, K, bits) => tooLongForPanel(K) ?? (bits > 4 ? "cannot: more than 4 bits" : narrowSums())),
-    transposed("wasm/quantized/qmm", launchQmm, (_M, K) => tooLongForPanel(K)),
+    transposed("wasm/quantized/qmv", launchQmv, (M, K, bits) => (M > fewRows(bits) && K <= longestPanelRow ? `slower: more than ${fewRows(bits)} rows` : undefined), rowTunables),
+    transposed("wasm/quantized/qmm16", launchQmm16, (_M, K, bits) => tooLongForPanel(K) ?? (bits > 4 ? "cannot: more than 4 bits" : narrowSums()), panelTunables),
+    transposed("wasm/quantized/qmm", launchQmm, (_M, K) => tooLongForPanel(K), panelTunables),
     plainMatrix,
     ...floatProductKernels,
   ],

@@ -15,6 +15,7 @@ import { type GpuPlan, GpuPlanRecorder, appendPlan, encodePlan } from "./plan-gp
 import { PlanRefused, type Slot, placeInArena } from "./plan-memory.ts";
 import { type Item, PlanRecorder, type Relocation } from "./plan-record.ts";
 import { type Recorder, scalarBits } from "./record.ts";
+import { tuneChanges } from "./tune.ts";
 import type { GpuRecorder } from "./record-gpu.ts";
 import { Evaluation, type Planner, installBodyRunner, stats } from "./run.ts";
 
@@ -206,6 +207,8 @@ interface Entry {
   readonly switches: Switches;
   /** Kernels that the driver could not make when it was planned. */
   readonly closed: number;
+  /** Changes of measured choices until then. */
+  readonly choices: number;
   readonly plan: Plan | string;
 }
 const mostPlans = 16;
@@ -214,7 +217,7 @@ const scratch: number[] = [];
 function find(entries: Entry[], length: number, switches: Switches): Entry | undefined {
   for (let i = entries.length - 1; i >= 0; i--) {
     const e = entries[i] as Entry;
-    if (e.signature.length !== length || e.switches !== switches || e.closed !== closedKernels.size) continue;
+    if (e.signature.length !== length || e.switches !== switches || e.closed !== closedKernels.size || e.choices !== tuneChanges.count) continue;
     if (typeof e.plan !== "string" && e.plan.gpu?.backend.lost) continue;
     let at = 0;
     while (at < length && e.signature[at] === scratch[at]) at++;
@@ -240,7 +243,7 @@ function entryFor(node: Node, body: Body, evaluation: Evaluation): { entry: Entr
     // What is an error op by op comes out there, as the error that it is.
     plan = (error as Error).message;
   }
-  const entry: Entry = { signature, switches, closed: closedKernels.size, plan };
+  const entry: Entry = { signature, switches, closed: closedKernels.size, choices: tuneChanges.count, plan };
   entries.push(entry);
   if (entries.length > mostPlans) entries.shift();
   return { entry, made: true };

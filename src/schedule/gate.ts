@@ -3,7 +3,7 @@ import picomatch from "picomatch";
 import type { View } from "../core/array.ts";
 import { env } from "../core/env.ts";
 import { type GpuDevice, type GpuKernel, missingFeature } from "../core/gpu.ts";
-import type { Feature, Kernel, Op } from "../core/op.ts";
+import type { Feature, InputLayout, Kernel, Op } from "../core/op.ts";
 
 export type Verdict = { readonly open: true } | { readonly open: false; readonly why: string };
 const open: Verdict = { open: true };
@@ -30,13 +30,15 @@ export interface Switches {
   readonly debug: number;
   readonly check: boolean;
   readonly strict: boolean;
+  /** MLX_TUNE. */
+  readonly tune: string;
 }
 let cached: { key: string; switches: Switches } | undefined;
 /** Reads the flags; cheap when they have not changed. */
 export function readSwitches(): Switches {
-  const key = `${process.env["MLX_DISABLE"]}|${process.env["MLX_FORCE"]}|${process.env["MLX_FUSE"]}|${process.env["MLX_DEBUG"]}|${process.env["MLX_CHECK"]}|${process.env["MLX_STRICT"]}`;
+  const key = `${process.env["MLX_DISABLE"]}|${process.env["MLX_FORCE"]}|${process.env["MLX_FUSE"]}|${process.env["MLX_DEBUG"]}|${process.env["MLX_CHECK"]}|${process.env["MLX_STRICT"]}|${process.env["MLX_TUNE"]}`;
   if (cached?.key !== key) {
-    cached = { key, switches: { disabled: matcher(env("MLX_DISABLE")), forced: matcher(env("MLX_FORCE")), fuse: env("MLX_FUSE"), debug: env("MLX_DEBUG"), check: env("MLX_CHECK"), strict: env("MLX_STRICT") } };
+    cached = { key, switches: { disabled: matcher(env("MLX_DISABLE")), forced: matcher(env("MLX_FORCE")), fuse: env("MLX_FUSE"), debug: env("MLX_DEBUG"), check: env("MLX_CHECK"), strict: env("MLX_STRICT"), tune: env("MLX_TUNE") } };
   }
   return cached.switches;
 }
@@ -44,16 +46,24 @@ export function readSwitches(): Switches {
 /** Features of the CPU backend; set when it starts. */
 export const features = new Set<Feature>(["simd", "threads"]);
 
-/** Says whether a kernel may run on these arguments, and if not why not. */
-export function check<P extends object>(kernel: Kernel<P>, inputs: readonly View[], params: P, outputs: readonly View[], switches: Switches): Verdict {
+/** Says whether a kernel may run on these arguments, and if not why not. `forced`: thresholds of speed do not count. */
+export function check<P extends object>(kernel: Kernel<P>, inputs: readonly View[], params: P, outputs: readonly View[], switches: Switches, forced = false): Verdict {
   if (switches.disabled !== never && switches.disabled(kernel.name)) return { open: false, why: "disabled by MLX_DISABLE" };
   const gate = kernel.gate;
   if (!gate) return open;
   if (gate.needs) for (const f of gate.needs) if (!features.has(f)) return { open: false, why: `cannot: this machine lacks ${f}` };
   const why = gate.refuse?.(inputs, params, outputs);
   if (why === undefined) return open;
-  if (why.startsWith("slower:") && switches.forced(kernel.name)) return open;
+  if (why.startsWith("slower:") && (forced || switches.forced(kernel.name))) return open;
   return { open: false, why };
+}
+
+/** True when an operand lies as a kernel wants it. */
+export function satisfies(d: View, want: InputLayout): boolean {
+  if (want === "any" || d.contiguous) return true;
+  if (want === "row") return false;
+  const last = d.shape.length - 1;
+  return last < 0 || d.strides[last] === 1 || d.shape[last] === 1;
 }
 
 /** First open kernel of an op; refusals go to `refused`. */
@@ -77,8 +87,8 @@ export function closeKernel(name: string, why: string): void {
   process.stderr.write(`mlx-vk: ${name} is not used: ${why}\n`);
 }
 
-/** Says whether a GPU kernel may run on these arguments, and if not why not. */
-export function checkGpu<P extends object>(kernel: GpuKernel<P>, inputs: readonly View[], params: P, outputs: readonly View[], switches: Switches, device: GpuDevice): Verdict {
+/** Says whether a GPU kernel may run on these arguments, and if not why not. `forced`: thresholds of speed do not count. */
+export function checkGpu<P extends object>(kernel: GpuKernel<P>, inputs: readonly View[], params: P, outputs: readonly View[], switches: Switches, device: GpuDevice, forced = false): Verdict {
   if (switches.disabled !== never && switches.disabled(kernel.name)) return { open: false, why: "disabled by MLX_DISABLE" };
   const closed = closedKernels.get(kernel.name);
   if (closed !== undefined) return { open: false, why: closed };
@@ -89,7 +99,7 @@ export function checkGpu<P extends object>(kernel: GpuKernel<P>, inputs: readonl
   if (missing !== undefined) return { open: false, why: `cannot: the device lacks ${missing}` };
   const why = gate.refuse?.(inputs, params, outputs, device);
   if (why === undefined) return open;
-  if (why.startsWith("slower:") && switches.forced(kernel.name)) return open;
+  if (why.startsWith("slower:") && (forced || switches.forced(kernel.name))) return open;
   return { open: false, why };
 }
 

@@ -8,10 +8,13 @@ import { env, flags } from "../core/env.ts";
 import type { GpuDevice, GpuKernel, GpuLaunch } from "../core/gpu.ts";
 import type { InputLayout, Node } from "../core/op.ts";
 import { closedKernels } from "./gate.ts";
+import { type Tuned, tuneChanges } from "./tune.ts";
 
 /** The kernel that runs an op, in the layouts that it wants, and its work. */
 export interface Known {
   readonly kernel: GpuKernel;
+  /** What was measured led to it. */
+  readonly tuned: Tuned | undefined;
   readonly layouts: readonly InputLayout[] | undefined;
   readonly launch: GpuLaunch;
   /** Kernels that refused before it, for reports. */
@@ -76,10 +79,10 @@ function sameParams(a: unknown, b: unknown): boolean {
   return keys.length === others.length && keys.every((key, i) => key === others[i] && sameParams(x[key], y[key]));
 }
 
-const names = (Object.keys(flags) as (keyof typeof flags)[]).filter((f) => f.startsWith("MLX_VK_") || f === "MLX_DISABLE" || f === "MLX_FORCE");
+const names = (Object.keys(flags) as (keyof typeof flags)[]).filter((f) => f.startsWith("MLX_VK_") || f === "MLX_DISABLE" || f === "MLX_FORCE" || f === "MLX_TUNE");
 /** What gates and launches read beside their arguments. */
 function surroundings(): string {
-  let text = `${closedKernels.size}`;
+  let text = `${closedKernels.size}|${tuneChanges.count}`;
   for (const name of names) text += `|${process.env[name] ?? ""}`;
   return text;
 }

@@ -17,12 +17,14 @@ import { elementwiseStep } from "../codegen/elementwise-spirv.ts";
 import type { RowGroup } from "../codegen/rows.ts";
 import { rowsLaunch } from "../codegen/rows-wasm.ts";
 import { copyOp, fillStep } from "../ops/copy.ts";
-import { type Switches, closedKernels, generatedClosed, readSwitches, route, routeGpu } from "./gate.ts";
+import { type Switches, closedKernels, generatedClosed, readSwitches, routeGpu, satisfies } from "./gate.ts";
 import { type Item, fuse, tapeOf } from "./plan.ts";
 import { Launches } from "./launches.ts";
 import { type Kept, Recorder, scalarBits, storeScalar } from "./record.ts";
 import { GpuRecorder } from "./record-gpu.ts";
 import { rowGroup, rowsGrower, rowsStepOf } from "./rows.ts";
+import { type Routed, type Tuned, dropTuned, routeTuned, routeTunedGpu, tunedText } from "./tune.ts";
+import { tuneFor, untuned } from "./tune-search.ts";
 
 /** What an evaluation did; read by tests and reports. */
 export interface EvalStats {
@@ -162,7 +164,7 @@ export class Evaluation {
     const { fuse: enabled, check } = this.switches;
     for (const item of fuse(tape, enabled && !check, rowsGrower(this.switches))) this.item(item);
   }
-  private report(node: Node, kernel: string, refused: readonly string[], absorbed: readonly Node[]): void {
+  private report(node: Node, kernel: string, refused: readonly string[], absorbed: readonly Node[], tuned?: Tuned): void {
     if (this.planner) {
       this.planner.recorded(node, kernel, refused, absorbed);
       return;
@@ -172,7 +174,7 @@ export class Evaluation {
     const form = (d: View): string => `${d.dtype}${formatShape(d.shape)}${d.contiguous ? "" : " strided"}`;
     const with_ = absorbed.length > 0 ? ` with ${absorbed.map((n) => n.op.name).join(" ")}` : "";
     const why = refused.length > 0 ? `; refused: ${refused.join("; ")}` : "";
-    process.stderr.write(`  ${node.op.name}${with_} ${node.inputs.map(form).join(", ")} -> ${node.outputs.map(form).join(", ")}: ${kernel}${why}\n`);
+    process.stderr.write(`  ${node.op.name}${with_} ${node.inputs.map(form).join(", ")} -> ${node.outputs.map(form).join(", ")}: ${kernel}${tuned ? ` (${tunedText(tuned)})` : ""}${why}\n`);
   }
 
   private item(item: Item): void {
@@ -301,7 +303,7 @@ export class Evaluation {
       const launch = known?.launch ?? kernel?.launch([from], [to], {}, device) ?? identityLaunch(from, to, device);
       const name = kernel?.name ?? generatedName(launch.steps[0] as GpuStep);
       if (known || gpu.ready(launch, name, refused)) {
-        if (kernel && !known) launches?.add(call, { kernel, layouts: undefined, launch, refused: [] });
+        if (kernel && !known) launches?.add(call, { kernel, tuned: undefined, layouts: undefined, launch, refused: [] });
         this.launchGpu(launch, [from], [to], kernel?.name ?? "vulkan/generated");
         return;
       }
@@ -441,33 +443,42 @@ export class Evaluation {
     const launches = device && this.launches(device);
     const known = launches?.find(node);
     if (known) refused.push(...known.refused);
-    const gpuKernel = known?.kernel ?? (device && routeGpu(op, inputs, params, outputs, this.switches, device, refused));
-    const kernel = gpuKernel ?? this.cpuKernel(node, refused);
-    if (!kernel) {
+    const onDevice = known ?? (device && routeTunedGpu(op, inputs, params, outputs, this.switches, device, refused));
+    const gpuKernel = onDevice?.kernel;
+    const routed = onDevice ?? this.cpuKernel(node, refused);
+    if (!routed) {
       this.composite(node, refused);
       return true;
     }
+    const { kernel, tuned } = routed;
     const layouts = known ? known.layouts : layoutsOf(kernel, inputs, params);
     const { operands, temporaries } = this.arranged(layouts, inputs);
     try {
       const work = outputs.some((o) => o.size > 0);
       // Described before the outputs are placed: placing may give an input's buffer away.
-      const launch = known?.launch ?? (gpuKernel && device && work ? gpuKernel.launch(operands, outputs, params, device) : undefined);
+      const launch = known?.launch ?? (gpuKernel && device && work ? gpuKernel.launch(operands, outputs, params, device, tuned?.values) : undefined);
       if (launch && gpuKernel && !known) {
-        if (!this.gpuRecorder().ready(launch, kernel.name, refused)) {
+        if (!this.ready(launch, kernel.name, tuned, refused)) {
           this.table = undefined;
           return false;
         }
-        launches?.add(node, { kernel: gpuKernel, layouts, launch, refused: [...refused] });
+        launches?.add(node, { kernel: gpuKernel, tuned, layouts, launch, refused: [...refused] });
       }
       this.placeOutputs(kernel, operands, outputs);
       if (launch) this.launchGpu(launch, operands, outputs, kernel.name);
-      else if (!gpuKernel && (outputs.length > 1 || work)) this.recorder.launch((kernel as Kernel).launch(operands, outputs, params), operands, outputs);
+      else if (!gpuKernel && (outputs.length > 1 || work)) this.recorder.launch((kernel as Kernel).launch(operands, outputs, params, tuned?.values), operands, outputs);
     } finally {
       for (const t of temporaries) releaseDesc(t);
     }
-    this.report(node, kernel.name, refused, []);
+    this.report(node, kernel.name, refused, [], tuned);
     return true;
+  }
+  /** True when the launch can be made. A choice that was measured is dropped where not, and the kernel itself closed only without one. */
+  private ready(launch: GpuLaunch, name: string, tuned: Tuned | undefined, refused: string[]): boolean {
+    const gpu = this.gpuRecorder();
+    if (!tuned || gpu.backend.refusal(launch) === undefined) return gpu.ready(launch, name, refused);
+    dropTuned(tuned);
+    return false;
   }
   /** The inputs in the layouts that the kernel wants; copies that had to be made for it are the caller's to release. */
   private arranged(layouts: readonly InputLayout[] | undefined, inputs: readonly ArrayDesc[]): { operands: readonly ArrayDesc[]; temporaries: readonly ArrayDesc[] } {
@@ -491,11 +502,11 @@ export class Evaluation {
   }
   private table: { readonly launches: Launches | undefined } | undefined;
   /** The CPU's kernel: for an op of a GPU stream only where there is neither a kernel nor a definition for the GPU. */
-  private cpuKernel(node: Node, refused: string[]): Kernel | undefined {
+  private cpuKernel(node: Node, refused: string[]): Routed<Kernel> | undefined {
     const { op, params, inputs, outputs } = node;
     if (this.onGpu && op.composite) return undefined;
     if (this.onGpu) this.fallBack(node, refused);
-    return route(op, inputs, params, outputs, this.switches, refused);
+    return routeTuned(op, inputs, params, outputs, this.switches, refused);
   }
 
   private placeOutputs(kernel: Kernel | GpuKernel, operands: readonly ArrayDesc[], outputs: readonly ArrayDesc[]): void {
@@ -590,13 +601,6 @@ function settled(d: ArrayDesc): void {
 const layoutsOf = (kernel: Kernel | GpuKernel, inputs: readonly View[], params: object): readonly InputLayout[] | undefined =>
   typeof kernel.layout === "function" ? kernel.layout(inputs, params) : kernel.layout;
 
-export function satisfies(d: View, want: InputLayout): boolean {
-  if (want === "any" || d.contiguous) return true;
-  if (want === "row") return false;
-  const last = d.shape.length - 1;
-  return last < 0 || d.strides[last] === 1 || d.shape[last] === 1;
-}
-
 /** Strides of an input over the iteration space it is broadcast to. */
 export function broadcastStrides(d: View, shape: readonly number[]): readonly number[] {
   const lead = shape.length - d.shape.length;
@@ -651,12 +655,14 @@ export function evaluate(targets: readonly ArrayDesc[], asynchronous = false, ke
     const first = beforeGpu;
     beforeGpu = undefined;
     try {
-      first();
+      untuned(first);
     } catch (error) {
       beforeGpu = first;
       throw error;
     }
   }
+  // Inside another evaluation, inputs may be recorded and not yet computed.
+  if (evaluating === 0) tuneFor(tape);
   const evaluation = new Evaluation(asynchronous, kept);
   if (evaluation.debug >= 3 && describePlan) process.stderr.write(`${describePlan(targets)}\n`);
   stats.evaluations++;

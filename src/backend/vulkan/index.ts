@@ -65,7 +65,7 @@ class TimelineEpoch implements Epoch {
   }
 }
 
-/** Measures work by timestamps; set by debug/profile.ts. */
+/** Measures work by timestamps; set by debug/profile.ts and, for a moment, by schedule/tune-measure.ts. */
 export interface VulkanProfiler {
   /** Before a launch's commands are put into the stream, and after. `kept`: they belong to a recording. */
   launching(stream: CommandStream, kept: boolean): void;
@@ -78,9 +78,12 @@ export interface VulkanProfiler {
   released(list: RecordedList): void;
 }
 let profiler: VulkanProfiler | undefined;
-export const setVulkanProfiler = (p: VulkanProfiler | undefined): void => {
+/** Returns the one set before. */
+export function setVulkanProfiler(p: VulkanProfiler | undefined): VulkanProfiler | undefined {
+  const before = profiler;
   profiler = p;
-};
+  return before;
+}
 
 let openOptions: OpenOptions = {};
 /** How the device is opened from now on; for tests. */

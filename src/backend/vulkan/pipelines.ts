@@ -71,13 +71,19 @@ export class Pipelines {
   }
 }
 
-/** File of a device's compiled pipelines; undefined when MLX_VK_CACHE is 0. */
-export function cacheFile(device: DeviceIdentity): string | undefined {
+/** Folder of what is kept between processes; undefined when MLX_VK_CACHE is 0. */
+export function cacheFolder(): string | undefined {
   const folder = env("MLX_VK_CACHE");
   if (folder === "0") return undefined;
+  return folder === "" ? join(homedir(), ".cache", "mlx-vk") : folder;
+}
+/** File of a device's compiled pipelines; undefined when MLX_VK_CACHE is 0. */
+export function cacheFile(device: DeviceIdentity): string | undefined {
+  const folder = cacheFolder();
+  if (folder === undefined) return undefined;
   const identity = [device.vendorId, device.deviceId, device.driverVersion, device.cacheUuid, device.name, device.driver].join("/");
   const hash = createHash("sha256").update(identity).digest("hex").slice(0, 16);
-  return join(folder === "" ? join(homedir(), ".cache", "mlx-vk") : folder, `pipelines-${hash}.bin`);
+  return join(folder, `pipelines-${hash}.bin`);
 }
 
 const checksumBytes = 32;
