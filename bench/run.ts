@@ -107,7 +107,7 @@ async function modelResults(c: ModelCase): Promise<Result[]> {
     report("loading", "s", [engine.loadSeconds]);
     report("peak memory of the process", "MiB", [engine.peakBytes / 2 ** 20], { "MiB of weights": bytes / 2 ** 20 });
   } finally {
-    engine.stop();
+    await engine.stop();
   }
   return results;
 }

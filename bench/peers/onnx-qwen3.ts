@@ -164,12 +164,12 @@ export function qwen3Graph(c: ModelConfig, file: WeightFile, { accuracy = 4 }: O
   const out = b.product(last, c.tie_word_embeddings ? "model.embed_tokens" : "lm_head");
   b.add("Identity", [out], "logits");
   const cache = (name: string, length: string): Value[] =>
-    Array.from({ length: c.num_hidden_layers }, (_, i) => ["key", "value"].map((part): Value => ({ name: `${name}.${i}.${part}`, type: "float", shape: ["batch", c.num_key_value_heads, length, c.head_dim] }))).flat();
+    Array.from({ length: c.num_hidden_layers }, (_, i) => ["key", "value"].map((part): Value => ({ name: `${name}.${i}.${part}`, type: "float", shape: ["batch_size", c.num_key_value_heads, length, c.head_dim] }))).flat();
   return {
     nodes: b.nodes,
     weights: b.weights,
-    inputs: [{ name: "input_ids", type: "int64", shape: ["batch", "length"] }, { name: "attention_mask", type: "int64", shape: ["batch", "total"] }, ...cache("past_key_values", "past")],
-    outputs: [{ name: "logits", type: "float", shape: ["batch", 1, c.vocab_size] }, ...cache("present", "total")],
+    inputs: [{ name: "input_ids", type: "int64", shape: ["batch_size", "sequence_length"] }, { name: "attention_mask", type: "int64", shape: ["batch_size", "total_sequence_length"] }, ...cache("past_key_values", "past_sequence_length")],
+    outputs: [{ name: "logits", type: "float", shape: ["batch_size", 1, c.vocab_size] }, ...cache("present", "total_sequence_length")],
   };
 }
 
