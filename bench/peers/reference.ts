@@ -1,8 +1,36 @@
 /** The model in plain float64: what every library's answer is compared with before it is timed. */
-import type { ModelConfig } from "../models/configs.ts";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fromBfloat16Bits } from "../../src/core/dtype.ts";
+import { type ModelConfig, matrices, norms } from "../models/configs.ts";
 
-type Weights = (name: string) => Float64Array;
+/** Matrices (out, in) row by row and gains, by their names in the checkpoint without ".weight". */
+export type Weights = (name: string) => Float64Array;
 type Rows = Float64Array[];
+
+/** The weights of a checkpoint of bench/models with 4 bits, as plain numbers: level * scale + bias, 8 levels in a word, lowest bits first. */
+export function checkpointWeights(folder: string, c: ModelConfig): Weights {
+  const file = readFileSync(join(folder, "model.safetensors"));
+  const start = 8 + Number(file.readBigUInt64LE(0));
+  const header = JSON.parse(file.toString("utf8", 8, start)) as Record<string, { data_offsets: [number, number] }>;
+  const bytes = (name: string): Buffer => file.subarray(...((header[name]?.data_offsets ?? [0, 0]).map((at) => start + at) as [number, number]));
+  const bfloat16 = (name: string): Float64Array => {
+    const b = bytes(name);
+    return Float64Array.from({ length: b.length / 2 }, (_, i) => fromBfloat16Bits(b.readUInt16LE(2 * i)));
+  };
+  const all = new Map(norms(c).map(([name]) => [name, bfloat16(`${name}.weight`)]));
+  for (const [name, rows, columns] of matrices(c)) {
+    const words = bytes(`${name}.weight`);
+    const [scales, biases] = [bfloat16(`${name}.scales`), bfloat16(`${name}.biases`)];
+    const group = (rows * columns) / scales.length;
+    all.set(name, Float64Array.from({ length: rows * columns }, (_, i) => {
+      const byte = words[i >> 1] as number;
+      const g = Math.floor(i / group);
+      return (i % 2 === 0 ? byte & 15 : byte >> 4) * (scales[g] as number) + (biases[g] as number);
+    }));
+  }
+  return (name) => all.get(name) as Float64Array;
+}
 
 /** Each row times the transpose of a matrix (out, columns). */
 const product = (x: Rows, w: Float64Array): Rows =>
@@ -46,7 +74,7 @@ function attention(q: Rows, k: Rows, v: Rows, self: string, w: Weights, c: Model
   });
 }
 
-/** Logits (vocabulary) after a prompt. @param w matrices (out, in) row by row and gains, by their names in the checkpoint, without ".weight" */
+/** Logits (vocabulary) after a prompt. */
 export function referenceLogits(c: ModelConfig, w: Weights, ids: readonly number[]): Float64Array {
   const embedding = w("model.embed_tokens");
   let x: Rows = ids.map((id) => embedding.slice(id * c.hidden_size, (id + 1) * c.hidden_size));
