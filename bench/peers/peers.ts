@@ -81,8 +81,8 @@ export const llmPeers: readonly LlmPeer[] = [
 
 /** Rows that no process can fill, and why. */
 export const notRunnable: readonly { readonly name: string; readonly package: string; readonly reason: string }[] = [
-  { name: "jax-js", package: "@jax-js/jax", reason: "not measured: it has no quantized products, and its memory (4 GiB at most) would have to hold 2.4 GB of float32 weights; see its ops" },
-  { name: "tfjs (wasm)", package: "@tensorflow/tfjs-backend-wasm", reason: "ops only: it has no language models and no quantized products" },
+  { name: "jax-js", package: "@jax-js/jax", reason: "not measured: it has no quantized products, so it would read 2.4 GB of float32 weights per token; it is among the ops" },
+  { name: "tfjs (wasm)", package: "@tensorflow/tfjs-backend-wasm", reason: "it is among the ops: it has no language models and no quantized products" },
 ];
 
 export const defaultFolder = cacheFolder;

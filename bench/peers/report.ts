@@ -26,6 +26,8 @@ export interface OpRow {
 }
 export interface Section<R> {
   readonly machine: Machine;
+  /** Fewer and shorter rounds. */
+  readonly quick?: boolean;
   readonly rows: readonly R[];
 }
 export interface PeerResult {
@@ -42,7 +44,7 @@ function mergeSection<R>(old: Section<R> | undefined, now: Section<R> | undefine
   const fresh = new Map(now.rows.map((r) => [key(r), r]));
   const kept = same ? old.rows.map((r) => fresh.get(key(r)) ?? r) : [];
   const known = new Set(kept.map(key));
-  return { machine: now.machine, rows: [...kept, ...now.rows.filter((r) => !known.has(key(r)))] };
+  return { machine: now.machine, ...(now.quick ? { quick: true } : {}), rows: [...kept, ...now.rows.filter((r) => !known.has(key(r)))] };
 }
 export function merge(old: PeerResult | undefined, now: PeerResult): PeerResult {
   if (!old || old.model !== now.model) return now;
@@ -56,13 +58,25 @@ const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
 /** Text of others inside a cell. */
 const cell = (text: string): string => text.replace(/\s+/g, " ").replaceAll("|", "\\|").trim();
 
+/** Node 20 has no Map.groupBy. */
+function groupBy<R>(rows: readonly R[], key: (r: R) => string): Map<string, R[]> {
+  const groups = new Map<string, R[]>();
+  for (const r of rows) groups.set(key(r), [...(groups.get(key(r)) ?? []), r]);
+  return groups;
+}
+/** A reason, short enough for a table. */
+const short = (reason: string): string => (reason.length > 150 ? `${reason.slice(0, 147).trimEnd()}...` : reason);
+/** Rows without numbers: one for all works that a library lacks for the same reason. */
+function reasonRows(rows: readonly LlmRow[]): string[] {
+  const groups = groupBy(rows.filter((r) => !r.ratio), (r) => JSON.stringify([r.peer, r.weights, r.reason]));
+  return [...groups.values()].map((group) => {
+    const [first] = group as [LlmRow];
+    return line([group.map((r) => r.work).join(", "), cell(first.peer), first.weights, "", "", cell(short(first.reason ?? ""))]);
+  });
+}
 function llmTable(section: Section<LlmRow>): string[] {
-  const rows = section.rows.map((r) =>
-    line(r.ratio && r.ours && r.theirs
-      ? [r.work, cell(r.peer), r.weights, digits(r.ours.median), digits(r.theirs.median), ratioText(r.ratio)]
-      : [r.work, cell(r.peer), r.weights, "", "", cell(r.reason ?? "")]),
-  );
-  return [line(["work", "library", "its weights", "ours, tok/s", "theirs, tok/s", "times as fast (10-90 %)"]), "|---|---|---|--:|--:|---|", ...rows];
+  const rows = section.rows.flatMap((r) => (r.ratio && r.ours && r.theirs ? [line([r.work, cell(r.peer), r.weights, digits(r.ours.median), digits(r.theirs.median), ratioText(r.ratio)])] : []));
+  return [line(["work", "library", "its weights", "ours, tok/s", "theirs, tok/s", "times as fast (10-90 %)"]), "|---|---|---|--:|--:|---|", ...rows, ...reasonRows(section.rows)];
 }
 /** Names of all libraries that have a time or a reason, ours first. */
 const libraries = (rows: readonly OpRow[]): string[] => [...new Set(rows.flatMap((r) => [...Object.keys(r.seconds), ...Object.keys(r.reasons)]))];
@@ -71,13 +85,13 @@ function opTable(section: Section<OpRow>): string[] {
   const rows = section.rows.map((r) => line([r.op, ...names.map((n) => (r.seconds[n] ? duration(r.seconds[n].median) : "-")), r.ratio ? ratioText(r.ratio) : "-"]));
   return [line(["op", ...names, "times as fast as the best other"]), `|---|${"--:|".repeat(names.length)}---|`, ...rows];
 }
-const where = (m: Machine): string => `${m.cpu}, ${m.threads} threads, Node ${m.node}, commit ${m.commit}, ${m.date.slice(0, 10)}`;
+const where = ({ machine: m, quick }: Section<unknown>): string => `${m.cpu}, ${m.threads} threads, Node ${m.node}, commit ${m.commit}, ${m.date.slice(0, 10)}${quick ? ", a quick run" : ""}`;
 
 /** Tables for the README. */
 export function markdown(result: PeerResult): string {
   const parts: string[] = [];
-  if (result.llm) parts.push(`${result.model} with random weights; ${where(result.llm.machine)}:`, "", ...llmTable(result.llm), "");
-  if (result.ops) parts.push(`Ops in float32; ${where(result.ops.machine)}:`, "", ...opTable(result.ops), "");
+  if (result.llm) parts.push(`${result.model} with random weights; ${where(result.llm)}:`, "", ...llmTable(result.llm), "");
+  if (result.ops) parts.push(`Ops in float32; ${where(result.ops)}:`, "", ...opTable(result.ops), "");
   return parts.join("\n").trim();
 }
 

@@ -25,6 +25,8 @@ const { values: options } = parseArgs({
   },
 });
 
+const quick = options.quick ? { quick: true } : {};
+
 function plan(model: ConfigName, threads: number): Plan {
   const rounds = Number(options.rounds ?? (options.quick ? 3 : 7));
   return { context: { model, threads, folder: defaultFolder(), software: options.software }, rounds, workMs: options.quick ? 4_000 : 20_000, taskMs: options.quick ? 6_000 : 20_000 };
@@ -52,7 +54,7 @@ async function llmRows(peers: readonly LlmPeer[], p: Plan): Promise<LlmRow[]> {
 
 async function opSection(m: Machine, threads: number): Promise<PeerResult["ops"]> {
   const rows = await compareOps(cases, { threads, rounds: Number(options.rounds ?? (options.quick ? 3 : 9)), rowMs: options.quick ? 1_200 : 6_000, sampleMs: options.quick ? 15 : 30, say: (r) => console.log(opText(r)) });
-  return { machine: m, rows };
+  return { machine: m, ...quick, rows };
 }
 
 const here = import.meta.dirname;
@@ -78,7 +80,7 @@ async function main(): Promise<void> {
   const m = machine(threads);
   console.log(header(m));
   console.log([...new Set([...llmPeers, ...notRunnable].map((p) => p.package))].map((p) => `${p} ${version(p) ?? "not installed"}`).join(", "));
-  const llm: Section<LlmRow> | undefined = only === "ops" ? undefined : { machine: m, rows: await llmRows(peers, plan(model, threads)) };
+  const llm: Section<LlmRow> | undefined = only === "ops" ? undefined : { machine: m, ...quick, rows: await llmRows(peers, plan(model, threads)) };
   const ops = !only || only === "ops" ? await opSection(m, threads) : undefined;
   const result: PeerResult = { model, ...(llm ? { llm } : {}), ...(ops ? { ops } : {}) };
   console.log(`\n${markdown(result)}\n`);
