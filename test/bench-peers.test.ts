@@ -4,9 +4,11 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
-import { type Machine, type Summary, summarize } from "../bench/harness.ts";
+import { compareRounds } from "../bench/compare-commits.ts";
+import { type Machine, type Result, type Summary, summarize } from "../bench/harness.ts";
 import { configs, matrices } from "../bench/models/configs.ts";
 import { openModel } from "../bench/models/decode.ts";
+import { commandsOf, timeLists } from "../bench/models/lists.ts";
 import { syntheticCheckpoint } from "../bench/models/synthetic.ts";
 import { ggufWeights } from "../bench/peers/gguf.ts";
 import { fileOf, version } from "../bench/peers/installed.ts";
@@ -15,6 +17,9 @@ import { WeightFile, encodeOnnx } from "../bench/peers/onnx.ts";
 import { onnxWeights, qwen3Graph, syntheticOnnx } from "../bench/peers/onnx-qwen3.ts";
 import { checkpointWeights, referenceLogits } from "../bench/peers/reference.ts";
 import { type LlmRow, type PeerResult, markdown, merge, svg } from "../bench/peers/report.ts";
+
+import { wasmBackend } from "../src/backend/wasm/index.ts";
+import { core as mx } from "../src/index.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "mlx-vk-bench-peers-test-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -62,9 +67,9 @@ describe("reports", () => {
   test("README's table and the chart are those of the committed result", () => {
     const read = (path: string): string => readFileSync(new URL(path, import.meta.url), "utf8");
     const committed = JSON.parse(read("../bench/peers/result.json")) as PeerResult;
-    const pattern = /(<!-- peers:begin -->\n)[\s\S]*(\n<!-- peers:end -->)/;
+    const pattern = /(<!-- peers:begin -->)[\s\S]*(<!-- peers:end -->)/;
     const readme = read("../README.md");
-    const wanted = readme.replace(pattern, (_, begin: string, end: string) => begin + markdown(committed) + end);
+    const wanted = readme.replace(pattern, (_, begin: string, end: string) => `${begin}\n${markdown(committed)}\n${end}`);
     if (process.env["UPDATE_DOCS"]) {
       writeFileSync(new URL("../README.md", import.meta.url), wanted);
       writeFileSync(new URL("../bench/peers/chart.svg", import.meta.url), svg(committed));
@@ -183,4 +188,32 @@ describe("checks before timing", () => {
     const worst = Math.max(...want.map((x, i) => Math.abs(x - logits.data[i])));
     expect(worst).toBeLessThan(1e-5 * range);
   });
+});
+
+test("two commits: ratios pair the rounds, and count only outside the noise", () => {
+  const round = (...values: [string, number, ("lower" | "higher")?][]): Result[] => values.map(([name, value, better = "lower"]) => ({ name, unit: "s", better, value: summarize([value]) }));
+  // A machine that becomes twice as slow from round to round: the pairs tell all the same.
+  const base = [1, 2, 4].map((x) => round(["steady", 1], ["drifting", x], ["noisy", x], ["tok/s", 10, "higher"], ["gone", 1]));
+  const head = [1, 2, 4].map((x) => round(["steady", 1.01], ["drifting", x / 2], ["noisy", x === 2 ? 1 : x], ["tok/s", 20, "higher"], ["new", 1]));
+  const found = compareRounds(base, head).map((c) => [c.name, c.ratio.median, c.verdict]);
+  expect(found).toEqual([["steady", 1 / 1.01, "worse"], ["drifting", 2, "better"], ["noisy", 1, "same"], ["tok/s", 2, "better"]]);
+});
+test("the commands of a list are timed one by one, and compute the same", () => {
+  const words = new Int32Array(32);
+  words.set([7, 0, 100, 0, 48], 4);
+  words.set([8, 0, 200, 0, 80], 12);
+  expect(commandsOf(words, { start: 16, end: 80 })).toEqual([{ kernel: 7, units: 100, list: { start: 16, end: 48 } }, { kernel: 8, units: 200, list: { start: 48, end: 80 } }]);
+  const x = mx.add(mx.arange(3000), 0.5);
+  mx.eval(x);
+  const compute = (): number[] => [mx.sum(mx.exp(mx.multiply(x, -0.01)), -1), mx.cumsum(x)].map((y) => Number(mx.max(y).item()));
+  const want = compute();
+  const got: number[] = [];
+  const spent = timeLists(wasmBackend(), true, () => got.push(...compute()));
+  expect(got).toEqual(want);
+  expect(spent.size).toBeGreaterThan(2);
+  for (const [name, row] of spent) expect([name, row.calls > 0, row.milliseconds >= 0]).toEqual([name, true, true]);
+  const whole = timeLists(wasmBackend(), false, () => got.push(...compute()));
+  expect([...whole.keys()]).toEqual(["lists"]);
+  expect((whole.get("lists")?.calls ?? 0) < [...spent.values()].reduce((n, r) => n + r.calls, 0)).toBe(true);
+  expect(Object.hasOwn(wasmBackend().pool, "run")).toBe(false);
 });
