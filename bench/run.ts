@@ -3,6 +3,7 @@
  * case is checked against a reference first, then timed. Results go to bench/results as JSON; bench/compare.ts compares two of them.
  * npm run bench -- ops [filter ...]: our ops beside those of MLX and jax-js (bench/ops).
  * npm run bench -- gpu [filter ...]: the same for the GPU: kernels alone (bench/gpu), then a model (bench/models/gpu.ts).
+ * npm run bench -- peers [...], npm run bench -- profile [...]: other libraries side by side (bench/peers), where a token's time goes (bench/models/profile.ts).
  */
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -20,6 +21,11 @@ import { type ConfigName, type FormatName, bytesPerToken, configs, formats } fro
 import { syntheticCheckpoint } from "./models/synthetic.ts";
 import { RemoteEngine, type Task } from "./peers/engine.ts";
 import { type Roofs, openRoofs } from "./roof.ts";
+
+/** Benches with arguments of their own. */
+const others: Readonly<Record<string, string>> = { peers: "peers/run.ts", profile: "models/profile.ts" };
+const other = others[process.argv[2] ?? ""];
+if (other) process.exit(spawnSync(process.execPath, ["--import", "tsx", join(import.meta.dirname, other), ...process.argv.slice(3)], { stdio: "inherit" }).status ?? 1);
 
 const { values: options, positionals: filters } = parseArgs({
   allowPositionals: true,
@@ -109,7 +115,7 @@ async function modelResults(c: ModelCase): Promise<Result[]> {
     report("loading", "s", [engine.loadSeconds]);
     report("peak memory of the process", "MiB", [engine.peakBytes / 2 ** 20], { "MiB of weights": bytes / 2 ** 20 });
   } finally {
-    engine.stop();
+    await engine.stop();
   }
   return results;
 }

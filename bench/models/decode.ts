@@ -22,6 +22,7 @@ export async function openModel(path: string): Promise<Engine> {
   validate(path, model, vocabulary);
   return {
     loadSeconds,
+    generate: (ids, count) => Promise.resolve(Array.from(generateStep(ids, model, { maxTokens: count }), ([token]) => Number(token))),
     prefill: (tokens) => Promise.resolve(run(tokens, 0)[0]),
     decode: (depth, tokens) => Promise.resolve(run(depth, tokens)[1]),
   };

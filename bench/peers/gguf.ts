@@ -4,7 +4,7 @@
  */
 import { closeSync, existsSync, openSync, renameSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { toFloat16Bits } from "../../src/core/dtype.ts";
+import { fromFloat16Bits, toFloat16Bits } from "../../src/core/dtype.ts";
 import { type ModelConfig, matrices, norms } from "../models/configs.ts";
 import { cacheFolder, randomStream } from "../models/synthetic.ts";
 
@@ -71,9 +71,9 @@ function byteCharacters(): string[] {
   return Array.from({ length: 256 }, (_, b) => String.fromCodePoint(printable(b) ? b : next++));
 }
 
-/** A vocabulary of this size: the byte characters, then numbered words. */
+/** A vocabulary of this size: the characters of ASCII, then numbered words. So every token is text, and every text of a token tells which one it is. */
 const vocabulary = (size: number): string[] => {
-  const bytes = byteCharacters();
+  const bytes = byteCharacters().slice(0, 128);
   return Array.from({ length: size }, (_, i) => bytes[i] ?? `w${i}`);
 };
 
@@ -126,8 +126,9 @@ interface Tensor {
   readonly dims: readonly number[];
   readonly type: number;
   readonly bytes: number;
-  /** Bytes that are written again and again. */
+  /** Bytes that are written again and again, and the one to begin with. */
   readonly pattern: Buffer;
+  readonly start: number;
 }
 
 /** Random blocks: more than a prime number of them would add nothing, since no row has that many. */
@@ -147,18 +148,39 @@ function blocks(type: GgufType, columns: number): Buffer {
   return out;
 }
 
+/** Matrices begin at different blocks of the pattern, so that no two are equal. */
+const firstBlock = (index: number): number => (index * 7919) % blocksInPattern;
+
+/** The weights of the file as plain numbers, for references: matrices row by row, norms' gains. */
+export function ggufWeights(c: ModelConfig, type: GgufType): (name: string) => Float64Array {
+  const all = new Map<string, Float64Array>(norms(c).map(([name, length]) => [name, new Float64Array(length).fill(1)]));
+  const { bytes } = blockTypes[type];
+  for (const [index, [name, rows, columns]] of matrices(c).entries()) {
+    const pattern = blocks(type, columns);
+    all.set(name, Float64Array.from({ length: rows * columns }, (_, i) => {
+      const at = ((firstBlock(index) + Math.floor(i / 32)) % blocksInPattern) * bytes;
+      const scale = fromFloat16Bits(pattern.readUInt16LE(at));
+      // The low halves of a block's bytes are its first 16 weights, the high halves the others.
+      const byte = pattern[at + bytes - 16 + (i % 16)] as number;
+      const level = i % 32 < 16 ? byte & 15 : byte >> 4;
+      return type === "Q4_0" ? (level - 8) * scale : level * scale + fromFloat16Bits(pattern.readUInt16LE(at + 2));
+    }));
+  }
+  return (name) => all.get(name) as Float64Array;
+}
+
 function tensorsOf(c: ModelConfig, type: GgufType): Tensor[] {
   const patterns = new Map<number, Buffer>();
   const tensors: Tensor[] = [];
-  for (const [name, rows, columns] of matrices(c)) {
+  for (const [index, [name, rows, columns]] of matrices(c).entries()) {
     const pattern = patterns.get(columns) ?? blocks(type, columns);
     patterns.set(columns, pattern);
     const { id, bytes } = blockTypes[type];
-    tensors.push({ name: ggufName(name), dims: [columns, rows], type: id, bytes: ((rows * columns) / 32) * bytes, pattern });
+    tensors.push({ name: ggufName(name), dims: [columns, rows], type: id, bytes: ((rows * columns) / 32) * bytes, pattern, start: firstBlock(index) * bytes });
   }
   for (const [name, length] of norms(c)) {
     const ones = Buffer.from(new Float32Array(length).fill(1).buffer);
-    tensors.push({ name: ggufName(name), dims: [length], type: float32, bytes: ones.length, pattern: ones });
+    tensors.push({ name: ggufName(name), dims: [length], type: float32, bytes: ones.length, pattern: ones, start: 0 });
   }
   return tensors;
 }
@@ -194,7 +216,7 @@ export function syntheticGguf(name: string, c: ModelConfig, type: GgufType, fold
   try {
     writeSync(fd, Buffer.concat([start, Buffer.alloc(aligned(start.length) - start.length)]));
     for (const t of tensors) {
-      for (let left = t.bytes; left > 0; left -= t.pattern.length) writeSync(fd, t.pattern.subarray(0, Math.min(left, t.pattern.length)));
+      for (let left = t.bytes, from = t.start; left > 0; from = 0) left -= writeSync(fd, t.pattern.subarray(from, Math.min(from + left, t.pattern.length)));
       writeSync(fd, Buffer.alloc(aligned(t.bytes) - t.bytes));
     }
   } finally {

@@ -1,5 +1,6 @@
-/** llama.cpp's prebuilt CPU library through node-llama-cpp. Arguments: path of a GGUF file, threads. */
-import { type Engine, promptIds, serve } from "./engine.ts";
+/** llama.cpp's prebuilt libraries through node-llama-cpp. Arguments: path of a GGUF file, size of the vocabulary, threads, "cpu" or "vulkan", "any" to take a software device too. */
+import { type Engine, serve, timedEngine } from "./engine.ts";
+import { load, version } from "./installed.ts";
 
 /** The part of node-llama-cpp's interface that is used here. It is installed in this folder only when peers are measured. */
 interface Sequence {
@@ -7,7 +8,9 @@ interface Sequence {
   evaluate(tokens: readonly number[], options: { temperature: number; yieldEogToken: boolean }): AsyncGenerator<number, void, void>;
 }
 interface Llama {
-  loadModel(options: { modelPath: string; useMmap: boolean }): Promise<{
+  readonly gpu: string | false;
+  getGpuDeviceNames(): Promise<string[]>;
+  loadModel(options: { modelPath: string; useMmap: boolean; gpuLayers?: number }): Promise<{
     createContext(options: object): Promise<{ getSequence(): Sequence }>;
   }>;
 }
@@ -16,34 +19,35 @@ interface Library {
   LlamaLogLevel: { error: string };
 }
 
-async function open(path: string, threads: number): Promise<Engine> {
-  const name: string = "node-llama-cpp";
-  const { getLlama, LlamaLogLevel } = (await import(name)) as Library;
-  const llama = await getLlama({ gpu: false, build: "never", skipDownload: true, progressLogs: false, maxThreads: threads, logLevel: LlamaLogLevel.error });
+/** llama.cpp takes a driver that computes on the CPU like any other device; its speed says nothing. */
+async function device(llama: Llama, software: boolean): Promise<string> {
+  const names = (await llama.getGpuDeviceNames()).join(", ");
+  if (names === "") throw new Error("llama.cpp finds no Vulkan device");
+  if (!software && /llvmpipe|swiftshader|software/i.test(names)) throw new Error(`the only Vulkan device is a software one (${names}); --software measures it`);
+  return names;
+}
+
+async function open(path: string, vocabulary: number, threads: number, build: string, software: boolean): Promise<Engine> {
+  const { getLlama, LlamaLogLevel } = await load<Library>("node-llama-cpp");
+  const gpu = build === "vulkan" ? "vulkan" : false;
+  const llama = await getLlama({ gpu, build: "never", skipDownload: true, progressLogs: false, maxThreads: threads, logLevel: LlamaLogLevel.error });
+  if (llama.gpu !== gpu) throw new Error(`node-llama-cpp gave its build for ${llama.gpu || "the CPU"}`);
+  const about = gpu ? `, ${await device(llama, software)}` : "";
   const start = performance.now();
-  const model = await llama.loadModel({ modelPath: path, useMmap: false });
+  const model = await llama.loadModel({ modelPath: path, useMmap: false, ...(gpu ? { gpuLayers: 1000 } : {}) });
   const loadSeconds = (performance.now() - start) / 1000;
   const context = await model.createContext({ contextSize: 2048, batchSize: 512, threads: { min: threads, ideal: threads } });
   const sequence = context.getSequence();
-  const vocabulary = 151936;
-  /** Runs a prompt, then `more` tokens; seconds of both parts. */
-  const run = async (depth: number, more: number): Promise<[number, number]> => {
+  async function* generate(ids: readonly number[], more: number): AsyncGenerator<number> {
     await sequence.clearHistory();
-    const start = performance.now();
-    const tokens = sequence.evaluate(promptIds(depth, vocabulary), { temperature: 0, yieldEogToken: true });
-    if ((await tokens.next()).done) throw new Error("llama.cpp ended at the first token");
-    const first = performance.now();
-    for (let i = 0; i < more; i++) if ((await tokens.next()).done) throw new Error("llama.cpp ended early");
-    const end = performance.now();
-    await tokens.return();
-    return [(first - start) / 1000, (end - first) / 1000];
-  };
-  return {
-    loadSeconds,
-    prefill: async (tokens) => (await run(tokens, 0))[0],
-    decode: async (depth, tokens) => (await run(depth, tokens))[1],
-  };
+    let left = more + 1;
+    for await (const token of sequence.evaluate(ids, { temperature: 0, yieldEogToken: true })) {
+      yield token;
+      if (--left === 0) return;
+    }
+  }
+  return { loadSeconds, about: `${version("node-llama-cpp")}${about}`, ...timedEngine(generate, vocabulary) };
 }
 
-const [path, threads] = process.argv.slice(2);
-await serve(() => open(path as string, Number(threads)));
+const [path, vocabulary, threads, build, software] = process.argv.slice(2);
+await serve(() => open(path as string, Number(vocabulary), Number(threads), build as string, software === "any"));

@@ -1,76 +1,96 @@
 /**
- * Our decode and prefill beside llama.cpp's (node-llama-cpp, prebuilt CPU library), on the same configuration with random weights. Each library
- * has a process of its own; they take turns task by task, so that changes of the machine's speed meet both.
- * Use: cd bench/peers && npm ci; then from the repository: node --import tsx bench/peers/run.ts [--rounds 7] [--model qwen3-0.6b] [--only decode|prefill] [--threads 2]
+ * The same work on every library that a user of Node could take instead, one after another: decode and prefill of a language model with random weights in
+ * each one's own format, and ops. Each library has a process of its own, is checked against float64 first, and takes turns with ours.
+ * Use: cd bench/peers && npm ci; then from the repository:
+ *   node --import tsx bench/peers/run.ts [--only llm|ops|NAME] [--quick] [--rounds 7] [--threads 2] [--model qwen3-0.6b] [--software] [--publish]
+ * --quick: fewer and shorter rounds, under five minutes in all. --software: Vulkan drivers that compute on the CPU count too.
+ * --publish: the result goes to bench/peers/result.json, the chart to bench/peers/chart.svg and the table into README.md; parts are merged.
  */
-import { existsSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { type Result, digits, header, machine, ratios, spread, summarize, writeReport } from "../harness.ts";
-import { type ConfigName, type FormatName, configs } from "../models/configs.ts";
-import { syntheticCheckpoint } from "../models/synthetic.ts";
-import { RemoteEngine, type Task } from "./engine.ts";
-import { type GgufType, syntheticGguf } from "./gguf.ts";
-
-interface Comparison {
-  readonly name: string;
-  readonly format: FormatName;
-  readonly gguf: GgufType;
-  readonly tasks: readonly Task[];
-  /** Our speed over theirs that the project aims at. */
-  readonly aim: number;
-}
-const decode = (tokens: number, depth: number): Task => ({ kind: "decode", tokens, depth });
-const prefill = (tokens: number): Task => ({ kind: "prefill", tokens, depth: 0 });
-/** Q4_0 is llama.cpp's fastest 4-bit format; Q4_1 (scale and minimum per group) is the twin of MLX's affine format. */
-const comparisons: readonly Comparison[] = [
-  { name: "decode", format: "4bit-g128", gguf: "Q4_0", tasks: [decode(48, 16)], aim: 1.5 },
-  { name: "prefill", format: "4bit-g128", gguf: "Q4_1", tasks: [prefill(128), prefill(512)], aim: 1.2 },
-];
+import { type Machine, header, machine } from "../harness.ts";
+import { type ConfigName, configs } from "../models/configs.ts";
+import { compareOps, opText } from "../ops/compare.ts";
+import { cases } from "../ops/cases.ts";
+import { version } from "./installed.ts";
+import { type Plan, measure, openOurs, rowText } from "./measure.ts";
+import { type LlmPeer, defaultFolder, llmPeers, notRunnable, ours, works } from "./peers.ts";
+import { type LlmRow, type PeerResult, type Section, markdown, merge, svg } from "./report.ts";
 
 const { values: options } = parseArgs({
-  options: { rounds: { type: "string", default: "7" }, model: { type: "string", default: "qwen3-0.6b" }, only: { type: "string" }, threads: { type: "string" } },
+  options: {
+    only: { type: "string" }, quick: { type: "boolean", default: false }, rounds: { type: "string" }, threads: { type: "string" }, model: { type: "string", default: "qwen3-0.6b" },
+    software: { type: "boolean", default: false }, publish: { type: "boolean", default: false },
+  },
 });
 
-async function compare(c: Comparison, model: ConfigName, threads: number, rounds: number): Promise<Result[]> {
-  const here = import.meta.dirname;
-  const ours = await RemoteEngine.start(join(here, "mlx-vk.ts"), [syntheticCheckpoint(model, configs[model], c.format)]);
-  const theirs = await RemoteEngine.start(join(here, "llama-cpp.ts"), [syntheticGguf(model, configs[model], c.gguf), String(threads)]);
-  const results: Result[] = [];
-  for (const task of c.tasks) {
-    const name = `${task.kind} ${task.tokens}`;
-    const a: number[] = [];
-    const b: number[] = [];
-    for (let i = -1; i < rounds; i++) {
-      const pair = i % 2 === 0 ? [await ours.run(task), await theirs.run(task)] : [await theirs.run(task), await ours.run(task)].reverse();
-      // The round before the first warms both up.
-      if (i < 0) continue;
-      a.push(pair[0] as number);
-      b.push(pair[1] as number);
+const quick = options.quick ? { quick: true } : {};
+
+function plan(model: ConfigName, threads: number): Plan {
+  const rounds = Number(options.rounds ?? (options.quick ? 3 : 7));
+  return { context: { model, threads, folder: defaultFolder(), software: options.software }, rounds, workMs: options.quick ? 4_000 : 20_000, taskMs: options.quick ? 6_000 : 20_000 };
+}
+
+async function llmRows(peers: readonly LlmPeer[], p: Plan): Promise<LlmRow[]> {
+  const rows: LlmRow[] = [];
+  const say = (row: LlmRow): void => console.log(rowText(row));
+  for (const device of ["cpu", "gpu"] as const) {
+    const some = peers.filter((peer) => peer.device === device);
+    if (some.length === 0) continue;
+    const mine = await openOurs(ours[device], p.context);
+    for (const peer of some) rows.push(...(await measure(peer, mine, p, say)));
+    if (typeof mine !== "string") {
+      console.log(`ours on the ${device.toUpperCase()}: ${Math.round(mine.peakBytes / 2 ** 20)} MiB at most`);
+      await mine.stop();
     }
-    const ratio = ratios(a, b);
-    console.log(`${name.padEnd(12)} ours ${c.format} ${spread(summarize(a))} tok/s, llama.cpp ${c.gguf} ${spread(summarize(b))} tok/s, ratio ${spread(ratio)}, aim ${c.aim}`);
-    results.push({ name: `${model} ${name}, ours ${c.format}`, unit: "tok/s", better: "higher", value: summarize(a), extra: { peakMiB: ours.peakBytes / 2 ** 20 } });
-    results.push({ name: `${model} ${name}, llama.cpp ${c.gguf}`, unit: "tok/s", better: "higher", value: summarize(b), extra: { peakMiB: theirs.peakBytes / 2 ** 20 } });
-    results.push({ name: `${model} ${name}, ratio`, unit: "x", better: "higher", value: ratio });
   }
-  console.log(`peak memory: ours ${digits(ours.peakBytes / 2 ** 20)} MiB, llama.cpp ${digits(theirs.peakBytes / 2 ** 20)} MiB`);
-  ours.stop();
-  theirs.stop();
-  return results;
+  if (!options.only || options.only === "llm") {
+    for (const n of notRunnable) for (const w of works) rows.push({ device: "cpu", work: w.name, peer: n.name, weights: "", reason: n.reason });
+  }
+  // Works stay together in the table.
+  return works.flatMap((w) => rows.filter((r) => r.work === w.name));
+}
+
+async function opSection(m: Machine, threads: number): Promise<PeerResult["ops"]> {
+  const rows = await compareOps(cases, { threads, rounds: Number(options.rounds ?? (options.quick ? 3 : 9)), rowMs: options.quick ? 1_200 : 6_000, sampleMs: options.quick ? 15 : 30, say: (r) => console.log(opText(r)) });
+  return { machine: m, ...quick, rows };
+}
+
+const here = import.meta.dirname;
+function publish(now: PeerResult): void {
+  const file = join(here, "result.json");
+  const result = merge(existsSync(file) ? (JSON.parse(readFileSync(file, "utf8")) as PeerResult) : undefined, now);
+  writeFileSync(file, `${JSON.stringify(result, null, 1)}\n`);
+  writeFileSync(join(here, "chart.svg"), svg(result));
+  const readme = join(here, "../../README.md");
+  const text = readFileSync(readme, "utf8");
+  writeFileSync(readme, text.replace(/(<!-- peers:begin -->)[\s\S]*(<!-- peers:end -->)/, (_, begin: string, end: string) => `${begin}\n${markdown(result)}\n${end}`));
+  console.log(`${file}, chart.svg and README.md are new`);
 }
 
 async function main(): Promise<void> {
-  if (!existsSync(join(import.meta.dirname, "node_modules"))) throw new Error("install the peers first: cd bench/peers && npm ci");
   const model = options.model as ConfigName;
   if (!Object.hasOwn(configs, model)) throw new Error(`unknown model ${model}; there are ${Object.keys(configs).join(", ")}`);
+  const { only } = options;
+  const peers = llmPeers.filter((p) => !only || only === "llm" || p.name.includes(only) || p.package.includes(only));
+  if (only && only !== "ops" && peers.length === 0) throw new Error(`no library is called ${only}; there are ${llmPeers.map((p) => p.name).join("; ")}`);
   const threads = Number(options.threads ?? process.env["MLX_THREADS"] ?? machine().cores);
   process.env["MLX_THREADS"] = String(threads);
   const m = machine(threads);
   console.log(header(m));
-  const results: Result[] = [];
-  for (const c of comparisons) if (!options.only || c.name === options.only) results.push(...(await compare(c, model, threads, Number(options.rounds))));
-  console.log(writeReport("peers", { machine: m, results }));
+  console.log([...new Set([...llmPeers, ...notRunnable].map((p) => p.package))].map((p) => `${p} ${version(p) ?? "not installed"}`).join(", "));
+  const llm: Section<LlmRow> | undefined = only === "ops" ? undefined : { machine: m, ...quick, rows: await llmRows(peers, plan(model, threads)) };
+  const ops = !only || only === "ops" ? await opSection(m, threads) : undefined;
+  const result: PeerResult = { model, ...(llm ? { llm } : {}), ...(ops ? { ops } : {}) };
+  console.log(`\n${markdown(result)}\n`);
+  const folder = join(here, "../results");
+  mkdirSync(folder, { recursive: true });
+  const path = join(folder, `${m.date.replace(/[:.]/g, "-")}-peers.json`);
+  writeFileSync(path, `${JSON.stringify(result, null, 1)}\n`);
+  writeFileSync(path.replace(/json$/, "svg"), svg(result));
+  console.log(path);
+  if (options.publish) publish(result);
 }
 
 await main();
