@@ -230,7 +230,7 @@ describe("damaged and hostile files", () => {
     ["too few operands", (p) => void (step(p, "matmul")[2] = [0]), "the parameters of matmul are wrong"],
     ["another result", (p) => void (step(p, "sum")[3] = [["float32", [5]]]), "sum gives float32(2), the file says float32(5)"],
     ["a dtype that does not exist", (p) => void (trace(p).inputs[0] = ["float8", [2, 4]]), 'there is no dtype "float8"'],
-    ["operands of other types", (p) => void (trace(p).inputs[0] = ["float16", [2, 4]]), "matmul has operands of different types"],
+    ["operands of other types", (p) => void (trace(p).inputs[0] = ["float16", [2, 4]]), "the parameters of matmul are wrong: its operands have different types"],
     ["a slice outside of its array", (p) => void (step(p, "slice")[1]["start"] = [3, 0]), "the parameters of slice are wrong"],
     ["a slice of fractions", (p) => void (step(p, "slice")[1]["step"] = [0.5, 1]), "the parameters of slice are wrong"],
     ["axes that are no order", (p) => void (step(p, "transpose")[1]["axes"] = [0, 0]), "the parameters of transpose are wrong"],

@@ -157,6 +157,9 @@ function tablesOf(plan: Plan): Table[] {
   return [{ key: `chirp ${n}`, size: n, fill: chirpTable(n) }, { key: `spectrum ${n}`, size: inner.n, fill: spectrumTable(n, inner.n) }, ...tablesOf(inner)];
 }
 
+/** Sizes of the tables of a plan. */
+export const tableSizes = (plan: Plan): number[] => tablesOf(plan).map((t) => t.size);
+
 /** Tables that were used last. Each holds one handle of its own, so scopes do not close it. */
 const cache = new Map<string, ArrayDesc>();
 const cacheBytes = 32 << 20;

@@ -16,9 +16,10 @@ import type { Step } from "../core/body.ts";
 import { Dtype, dtypes } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
 import { type Op, ops } from "../core/op.ts";
-import { type Shape, formatShape, sameShape, sizeOf } from "../core/shape.ts";
+import { type Shape, formatShape, sameShape } from "../core/shape.ts";
 import { readSafetensors, writeSafetensors } from "../io/safetensors.ts";
 import { type FileLike, withSource } from "../io/source.ts";
+import { isCount, isShape, isStorable, wrongStep } from "./function-checks.ts";
 import type { Program } from "./program.ts";
 
 const format = "mlx-vk.function";
@@ -66,6 +67,7 @@ export function writeFunction(path: string, { shapeless, metadata, traces }: Fun
     positional, keywords, inputs: p.inputs.map(avalText), constants: p.constants.map(numberOf),
     steps: p.steps.map(({ op, params, inputs, outputs }) => [op.name, encode(op.name, params), inputs, outputs.map(avalText)]), outputs: p.outputs,
   }));
+  for (const { program } of traces) for (const { op } of program.steps) if (!isStorable(op)) throw opError("exportFunction", `${op.name} can not be exported: no file may hold it`);
   writeSafetensors("exportFunction", path, tensors, { format, version, metadata, program: JSON.stringify({ shapeless, traces: list }) });
 }
 
@@ -76,8 +78,6 @@ function need(condition: unknown, what: string): asserts condition {
   if (!condition) throw new Malformed(what);
 }
 const isRecord = (x: unknown): x is Record<string, unknown> => typeof x === "object" && x !== null && !Array.isArray(x);
-const isCount = (x: unknown): x is number => Number.isSafeInteger(x) && (x as number) >= 0;
-const isShape = (x: unknown): x is number[] => Array.isArray(x) && x.length <= 64 && x.every(isCount) && Number.isSafeInteger(sizeOf(x));
 
 function decode(value: unknown, depth = 0): unknown {
   need(depth < 32, "parameters are nested too deep");
@@ -105,49 +105,11 @@ function readList<T>(what: string, x: unknown, read: (item: unknown) => T): T[] 
   return x.map(read);
 }
 
-/** Ops of transforms and of the scheduler: they stand in no program. */
-const internal = new Set(["tracer", "placeholder", "custom", "compiled", "copy"]);
-/** Ops whose operands must have one dtype, which their public functions see to. */
-const oneDtype = new Set(["matmul", "addmm", "gatherMM", "concatenate", "sliceUpdate", "dynamicSliceUpdate", "convolution", "rmsNorm", "layerNorm", "solve"]);
-
-/** Axes must lie inside the larger of input and output. */
-function checkAxes(params: Record<string, unknown>, rank: number): void {
-  for (const key of ["axis", "axes", "axis1", "axis2"]) {
-    const value = params[key];
-    for (const axis of Array.isArray(value) ? value : [value]) if (axis !== undefined && axis !== null) need(isCount(axis) && axis < rank, `${key} ${JSON.stringify(axis)} is out of range`);
-  }
-}
-/** What the ops that only look at their input in another way take on trust. */
-const checks: Readonly<Record<string, (params: Record<string, never>, inputs: readonly Aval[], outputs: readonly Aval[]) => boolean>> = {
-  reshape: ({ shape }, [x]) => isShape(shape) && sizeOf(shape) === sizeOf((x as Aval).shape),
-  broadcastTo: ({ shape }, [x]) => {
-    const from = (x as Aval).shape;
-    return isShape(shape) && from.length <= (shape as number[]).length && from.every((n, i) => n === 1 || n === (shape as number[])[(shape as number[]).length - from.length + i]);
-  },
-  transpose: ({ axes }, [x]) => Array.isArray(axes) && sameShape([...(axes as number[])].sort((a, b) => a - b), (x as Aval).shape.map((_, i) => i)),
-  slice: (params, [x]) => insideRegion(params, (x as Aval).shape),
-  sliceUpdate: (params, [x, update]) => insideRegion(params, (x as Aval).shape) && sameShape(params["shape"] as unknown as Shape, (update as Aval).shape),
-  asStrided: ({ shape, strides, offset }, [x]) => {
-    if (!isShape(shape) || !isCount(offset) || !Array.isArray(strides) || (strides as number[]).length !== (shape as number[]).length || !(strides as number[]).every(Number.isSafeInteger)) return false;
-    if (sizeOf(shape) === 0) return true;
-    const reach = (sign: 1 | -1): number => (shape as number[]).reduce((at, n, i) => at + Math.max(0, sign * ((strides as number[])[i] as number)) * (n - 1) * sign, offset as number);
-    return reach(-1) >= 0 && reach(1) < sizeOf((x as Aval).shape);
-  },
-  full: ({ shape }, [x]) => isShape(shape) && sizeOf((x as Aval).shape) === 1,
-  pad: ({ low, high }, [x]) => [low, high].every((p) => isShape(p) && (p as number[]).length === (x as Aval).shape.length),
-  randomBits: ({ shape, width }, [keys]) => isShape(shape) && [1, 2, 4].includes(width as unknown as number) && (keys as Aval).shape[(keys as Aval).shape.length - 1] === 2,
-};
-function insideRegion({ start, step, shape }: Record<string, unknown>, of: Shape): boolean {
-  if (![start, step].every((l) => Array.isArray(l) && l.length === of.length && l.every(Number.isSafeInteger)) || !isShape(shape) || shape.length !== of.length) return false;
-  const [from, by] = [start as number[], step as number[]];
-  return shape.every((n, i) => n === 0 || [from[i] as number, (from[i] as number) + (n - 1) * (by[i] as number)].every((at) => at >= 0 && at < (of[i] as number)));
-}
-
 function readStep(item: unknown, avals: Aval[]): Step {
   need(Array.isArray(item) && item.length === 4, "a step must be [op, params, inputs, outputs]");
   const [name, rawParams, rawInputs, rawOutputs] = item as unknown[];
-  const op: Op | undefined = typeof name === "string" && !internal.has(name) ? ops.get(name) : undefined;
-  need(op, `there is no op ${JSON.stringify(name)}`);
+  const op: Op | undefined = typeof name === "string" ? ops.get(name) : undefined;
+  need(op && isStorable(op), `there is no op ${JSON.stringify(name)}`);
   need(isRecord(rawParams), `the parameters of ${op.name} must be an object`);
   const params = decode(rawParams) as Record<string, never>;
   const inputs = readList(`the inputs of ${op.name}`, rawInputs, (i) => {
@@ -156,11 +118,10 @@ function readStep(item: unknown, avals: Aval[]): Step {
   });
   const outputs = readList(`the outputs of ${op.name}`, rawOutputs, readAval);
   const from = inputs.map((i) => avals[i] as Aval);
-  checkAxes(params, Math.max(0, ...[...from, ...outputs].map((x) => x.shape.length)));
-  need(!oneDtype.has(op.name) || from.every((x) => x.dtype === from[0]?.dtype), `${op.name} has operands of different types`);
   let inferred: readonly Aval[];
   try {
-    need(checks[op.name]?.(params, from, outputs) ?? true, "they do not fit its operands");
+    const wrong = wrongStep(op, params, from, outputs);
+    need(wrong === undefined, wrong ?? "");
     inferred = op.infer(from, params);
   } catch (error) {
     throw new Malformed(`the parameters of ${op.name} are wrong: ${(error as Error).message}`);
