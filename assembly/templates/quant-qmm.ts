@@ -79,7 +79,7 @@ function narrowLoop(): string[] {
       }
     }
   }
-  return [...out, ...each((m, n) => `a${m}${n} = i32x4.add(a${m}${n}, i32x4.extadd_pairwise_i16x8_s(t${m}${n}));`), `xp += ${16 * narrowSteps};`, "}"];
+  return [...out, ...each((m, n) => `a${m}${n} = i32x4.add(a${m}${n}, i32x4.dot_i16x8_s(t${m}${n}, ones));`), `xp += ${16 * narrowSteps};`, "}"];
 }
 
 /** The group loop of a tile: planes run one after another into the same 8 accumulators. */
@@ -116,6 +116,8 @@ function tileSource(planes: Planes, signedWeights: boolean, narrow: boolean): st
   return lines(
     `function tile${planes}${signedWeights ? "s" : ""}${narrow ? "n" : ""}(wg: usize, table: usize, xp: usize, xs: usize, sx: usize, groups: i32, groupBytes: usize, d: usize): void {`,
     each((m, n) => `let f${m}${n} = f32x4.splat(0);`),
+    // V8 would build the ones of `extadd_pairwise` anew at each use.
+    narrow ? "const ones = i16x8.splat(1);" : "",
     "if (ASC_FEATURE_RELAXED_SIMD) {",
     tileLoop(planes, signedWeights, true, narrow),
     ...(narrow ? [] : ["} else {", ...tileLoop(planes, signedWeights, false, false)]),

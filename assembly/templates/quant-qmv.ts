@@ -46,8 +46,11 @@ function narrowBlock(planes: Planes, b: number, group: Group): string[] {
   }
   return out;
 }
-/** Widens the sums to the 32-bit ones of `relaxedBlock`. */
-const widenSums = (planes: Planes): string[] => rows.flatMap((r) => range(planes).map((p) => `const a${r}${p} = i32x4.extadd_pairwise_i16x8_s(n${r}${p});`));
+/** Factors of the planes, as declarations: a plane counts 128 times the next one. V8 would build the ones of `extadd_pairwise` anew at each use. */
+const planeUnits = (planes: Planes): string => `const ${range(planes).map((p) => `unit${p} = i16x8.splat(${128 ** (planes - 1 - p)})`).join(", ")};`;
+/** The sum of the planes' 16-bit sums times their factors, in 32 bits. */
+const widened = (planes: Planes, sum: (p: number) => string): string =>
+  range(planes).slice(1).reduce((all, p) => `i32x4.add(${all}, i32x4.dot_i16x8_s(${sum(p)}, unit${p}))`, `i32x4.dot_i16x8_s(${sum(0)}, unit0)`);
 
 /** The same in the plain build: vectors of 16-bit lanes, one plane less. */
 function plainBlock(bits: Bits, planes: Planes, b: number): string[] {
@@ -211,9 +214,12 @@ function oneRowSource(group: number, planes: Planes, narrow: boolean): string {
   const blockBytes = (relaxed: boolean): number => (relaxed ? 32 * planes : 64 * (planes - 1));
   const scale = (r: number): string => `f32x4.mul(i32x4.shl(v128.load_splat<u16>(s${r}), 16), xg)`;
   const bias = (r: number): string => `f${r} = f32x4.add(f${r}, f32x4.mul(i32x4.shl(i32x4.extend_low_i16x8_u(v128.load64_zero(b${r})), 16), yy));`;
+  const narrowEnd = (): string[] =>
+    rows.map((r) => `f${r} = f32x4.add(f${r}, f32x4.mul(f32x4.convert_i32x4_s(${widened(planes, (p) => `n${r}${p}`)}), ${scale(r)}));`);
   const end = (relaxed: boolean): string[] => groupEnd(4, planes, relaxed).map((line, r) => line.replace(`v128.load_splat<f32>(t${r})`, scale(r)));
   const body = (relaxed: boolean): string[] => [
     ...(relaxed ? byteConstants(4) : halfConstants(4)),
+    ...(narrow ? [planeUnits(planes)] : []),
     oneRowPointers,
     "for (let n = n0; n < n1; n++) {",
     "let xp = prep, xs = scales, f0 = f32x4.splat(0), f1 = f32x4.splat(0);",
@@ -225,9 +231,8 @@ function oneRowSource(group: number, planes: Planes, narrow: boolean): string {
     "for (let g = 0; g < groups; g++) {",
     ...(narrow ? [] : [`let ${accumulators(relaxed).map((z) => `${z} = i32x4.splat(0)`).join(", ")};`]),
     ...range(group / 32).flatMap((b) => (narrow ? narrowBlock(planes, b, group as Group) : relaxed ? relaxedBlock(4, planes, b, group as Group) : plainBlock(4, planes, b))),
-    ...(narrow ? widenSums(planes) : []),
     "const xg = v128.load_splat<f32>(xs);",
-    ...end(relaxed),
+    ...(narrow ? narrowEnd() : end(relaxed)),
     `w0 += ${group / 2}; w1 += ${group / 2}; s0 += 2; s1 += 2; xs += 4; xp += ${blockBytes(relaxed) * (group / 32)};`,
     "}",
     "storePair(outCode, out, n, half + n, sums4(f0, f1, f0, f1));",
@@ -276,8 +281,9 @@ function pairedProducts(group: number, planes: Planes, sums: 16 | 32): string[] 
 function pairedStores(planes: Planes, sums: 16 | 32): string[] {
   const out: string[] = [];
   for (const r of rows) for (const h of [0, 1]) {
-    const wide = (p: number): string => (sums === 32 ? `s${r}${h}${p}` : `i32x4.extadd_pairwise_i16x8_s(s${r}${h}${p})`);
-    out.push(`const t${r}${h} = ${range(planes).slice(1).reduce((sum, p) => `i32x4.add(i32x4.shl(${sum}, 7), ${wide(p)})`, wide(0))};`);
+    const at = (p: number): string => `s${r}${h}${p}`;
+    const wide = range(planes).slice(1).reduce((sum, p) => `i32x4.add(i32x4.shl(${sum}, 7), ${at(p)})`, at(0));
+    out.push(`const t${r}${h} = ${sums === 32 ? wide : widened(planes, at)};`);
   }
   for (const r of rows) out.push(`v128.store(tmp, t${r}0, ${32 * r}); v128.store(tmp, t${r}1, ${32 * r + 16});`);
   return out;
@@ -293,7 +299,7 @@ function pairedSource(group: number, planes: Planes, sums: 16 | 32): string {
   return lines(
     `function ${pairedName(group, planes, sums)}(${oneRowParameters}): void {`,
     byteConstants(4),
-    sums === 32 ? "const zero = i32x4.splat(0);" : "",
+    sums === 32 ? "const zero = i32x4.splat(0);" : planeUnits(planes),
     oneRowPointers,
     "let tmp = SCRATCH;",
     "for (let n = n0; n < n1; n++) {",
