@@ -73,6 +73,8 @@ function copyBandwidth(vulkan: VulkanBackend): Summary {
 
 interface Times {
   readonly prefill: number;
+  /** Seconds of it that the host did not spend waiting for the device. */
+  readonly prefillHost: number;
   readonly first: number;
   readonly decode: number;
   /** Seconds of the decoding that the host did not spend waiting for the device. */
@@ -82,26 +84,29 @@ function timed(vulkan: VulkanBackend, model: Model, depth: number, count: number
   let waited = 0;
   const { addon } = vulkan;
   const wait = addon.waitSync;
-  const start = performance.now();
-  const steps = generateStep(promptIds(depth, config.vocab_size), model, { maxTokens: count + 2 });
-  steps.next();
-  const prefilled = performance.now();
-  steps.next();
   addon.waitSync = (...args) => {
     const begun = performance.now();
     const result = wait(...args);
     waited += performance.now() - begun;
     return result;
   };
-  const first = performance.now();
   try {
+    const start = performance.now();
+    const steps = generateStep(promptIds(depth, config.vocab_size), model, { maxTokens: count + 2 });
+    steps.next();
+    const prefilled = performance.now();
+    const prefillHost = prefilled - start - waited;
+    steps.next();
+    waited = 0;
+    const first = performance.now();
     for (let i = 0; i < count; i++) steps.next();
+    const end = performance.now();
+    steps.return();
+    const seconds = { prefill: prefilled - start, prefillHost, first: first - prefilled, decode: end - first, host: end - first - waited };
+    return Object.fromEntries(Object.entries(seconds).map(([k, ms]) => [k, ms / 1000])) as unknown as Times;
   } finally {
     addon.waitSync = wait;
   }
-  const end = performance.now();
-  steps.return();
-  return { prefill: (prefilled - start) / 1000, first: (first - prefilled) / 1000, decode: (end - first) / 1000, host: (end - first - waited) / 1000 };
 }
 
 /** Launches and barriers of one recorded step. */
@@ -218,6 +223,19 @@ function measureDecode(vulkan: VulkanBackend, model: Model, depth: number, copy:
   report(`recording at ${depth}`, "ms", summarize(runs.map((r) => 1000 * r.first)));
 }
 
+function measurePrefill(vulkan: VulkanBackend, model: Model, length: number): void {
+  for (let i = 0; i < 3; i++) timed(vulkan, model, length, 1);
+  const runs = Array.from({ length: 15 }, () => timed(vulkan, model, length, 1));
+  const host = summarize(runs.map((r) => 1000 * r.prefillHost));
+  report(`prefill ${length}`, "tok/s", summarize(runs.map((r) => length / r.prefill)), { "host ms": host.median });
+  console.log(`  host ${spread(host)} ms of ${spread(summarize(runs.map((r) => 1000 * r.prefill)))} ms`);
+  const profile = mx.profile(() => {
+    generateStep(promptIds(length, config.vocab_size), model, { maxTokens: 1 }).next();
+  });
+  console.log(`  ${digits(profile.gpuMs)} ms on the device while it is profiled`);
+  for (const r of profile.rows) if (r.gpuMs > 0) console.log(`    ${r.kernel.padEnd(34)} ${r.op.padEnd(34)} ${digits(1000 * r.gpuMs).padStart(7)} us ${String(r.calls).padStart(4)} calls`);
+}
+
 async function main(): Promise<void> {
   console.log(header(machine()));
   if (!options["no-check"]) await compare();
@@ -231,8 +249,7 @@ async function main(): Promise<void> {
   const copy = copyBandwidth(vulkan);
   report("roof copy", "GB/s", { ...copy, min: copy.min / 1e9, p10: copy.p10 / 1e9, median: copy.median / 1e9, p90: copy.p90 / 1e9, max: copy.max / 1e9 });
   for (const depth of depthList.split(",").map(Number)) measureDecode(vulkan, model, depth, copy.median);
-  timed(vulkan, model, 512, 1);
-  report("prefill 512", "tok/s", summarize(Array.from({ length: 7 }, () => 512 / timed(vulkan, model, 512, 1).prefill)));
+  measurePrefill(vulkan, model, 512);
   if (options.json) writeFileSync(options.json, `${JSON.stringify({ device: vulkan.info.name, driver: vulkan.info.driver, results }, null, 1)}\n`);
 }
 

@@ -75,3 +75,6 @@ export function env<N extends FlagName>(name: N): FlagValue<N> {
   if (!Number.isInteger(value) || value < 0) throw new Error(`${name} must be a non-negative integer, got ${JSON.stringify(text)}`);
   return value as FlagValue<N>;
 }
+
+/** The texts of flags as they are set, as one: equal as long as none of them changes. */
+export const environmentOf = (names: readonly FlagName[]): string => names.map((n) => process.env[n] ?? "").join("|");

@@ -4,7 +4,7 @@
  * flags and the device, so a table is thrown away when one of them changes.
  */
 import type { View } from "../core/array.ts";
-import { env, flags } from "../core/env.ts";
+import { type FlagName, env, environmentOf, flags } from "../core/env.ts";
 import type { GpuDevice, GpuKernel, GpuLaunch } from "../core/gpu.ts";
 import type { InputLayout, Node } from "../core/op.ts";
 import { closedKernels } from "./gate.ts";
@@ -79,13 +79,9 @@ function sameParams(a: unknown, b: unknown): boolean {
   return keys.length === others.length && keys.every((key, i) => key === others[i] && sameParams(x[key], y[key]));
 }
 
-const names = (Object.keys(flags) as (keyof typeof flags)[]).filter((f) => f.startsWith("MLX_VK_") || f === "MLX_DISABLE" || f === "MLX_FORCE" || f === "MLX_TUNE");
+const names = (Object.keys(flags) as FlagName[]).filter((f) => f.startsWith("MLX_VK_") || f === "MLX_DISABLE" || f === "MLX_FORCE" || f === "MLX_TUNE");
 /** What gates and launches read beside their arguments. */
-function surroundings(): string {
-  let text = `${closedKernels.size}|${tuneChanges.count}`;
-  for (const name of names) text += `|${process.env[name] ?? ""}`;
-  return text;
-}
+const surroundings = (): string => `${closedKernels.size}|${tuneChanges.count}|${environmentOf(names)}`;
 
 /** Launches of one device under one setting of the flags. */
 export class Launches {
