@@ -23,15 +23,20 @@ export interface Comparison {
   readonly verdict: "better" | "worse" | "same";
 }
 
-/** What both sides measured in every round, by name. The noise is the wider of two bands: that of a run's own samples, and that of the ratios from round to round. */
+/** What both sides measured in every round, by name. The noise is the widest of three bands: that of a run's own samples, that of the ratios from round to round, and by how much the roofs differ, whose code is the same. */
 export function compareRounds(base: readonly (readonly Result[])[], head: readonly (readonly Result[])[]): Comparison[] {
   const found = (rounds: readonly (readonly Result[])[], name: string): Result[] => rounds.flatMap((r) => r.find((x) => x.name === name) ?? []);
+  const roofs = (head[0] ?? []).filter((r) => r.name.startsWith("roof ")).map((r) => {
+    const pairs = found(base, r.name).flatMap((b, i) => (found(head, r.name)[i] ? [change(b, found(head, r.name)[i] as Result).ratio] : []));
+    return Math.abs(Math.log(pairs.length > 0 ? summarize(pairs).median : 1));
+  });
+  const drift = Math.exp(Math.max(0, ...roofs));
   return (head[0] ?? []).flatMap((first): Comparison[] => {
     const [b, h] = [found(base, first.name), found(head, first.name)];
     if (b.length !== base.length || h.length !== head.length) return [];
     const pairs = b.map((r, i) => change(r, h[i] as Result));
     const ratio = summarize(pairs.map((p) => p.ratio));
-    const noise = Math.max(summarize(pairs.map((p) => p.high)).median, ratio.p90 / ratio.median, ratio.median / ratio.p10);
+    const noise = Math.max(summarize(pairs.map((p) => p.high)).median, ratio.p90 / ratio.median, ratio.median / ratio.p10, first.name.startsWith("roof ") ? 1 : drift);
     const verdict = ratio.median > noise ? "better" : ratio.median < 1 / noise ? "worse" : "same";
     const medians = (side: readonly Result[]): Summary => summarize(side.map((r) => r.value.median));
     return [{ name: first.name, unit: first.unit, base: medians(b), head: medians(h), ratio, low: 1 / noise, high: noise, verdict }];

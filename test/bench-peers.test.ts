@@ -197,6 +197,9 @@ test("two commits: ratios pair the rounds, and count only outside the noise", ()
   const head = [1, 2, 4].map((x) => round(["steady", 1.01], ["drifting", x / 2], ["noisy", x === 2 ? 1 : x], ["tok/s", 20, "higher"], ["new", 1]));
   const found = compareRounds(base, head).map((c) => [c.name, c.ratio.median, c.verdict]);
   expect(found).toEqual([["steady", 1 / 1.01, "worse"], ["drifting", 2, "better"], ["noisy", 1, "same"], ["tok/s", 2, "better"]]);
+  // The roofs' code is the same on both sides: where they differ, the machine did.
+  const drifted = compareRounds([round(["roof read", 1], ["x", 1], ["y", 1])], [round(["roof read", 0.5], ["x", 0.6], ["y", 0.4])]);
+  expect(drifted.map((c) => [c.name, c.verdict])).toEqual([["roof read", "better"], ["x", "same"], ["y", "better"]]);
 });
 test("the commands of a list are timed one by one, and compute the same", () => {
   const words = new Int32Array(32);

@@ -57,7 +57,11 @@ const gguf = (name: string, pack: string, type: GgufType, device: "cpu" | "gpu",
   start: (c) => ({ ...start(syntheticGguf(c.model, configs[c.model], type, c.folder), String(configs[c.model].vocab_size), c), weights: () => ggufWeights(configs[c.model], type) }),
 });
 const llamaCpp = (name: string, type: GgufType, build: "cpu" | "vulkan"): LlmPeer =>
-  gguf(name, "node-llama-cpp", type, build === "cpu" ? "cpu" : "gpu", (path, vocabulary, c) => ({ script: script("llama-cpp"), args: [path, vocabulary, String(c.threads), build, c.software ? "any" : ""] }));
+  gguf(name, "node-llama-cpp", type, build === "cpu" ? "cpu" : "gpu", (path, vocabulary, c) => ({
+    script: script("llama-cpp"), args: [path, vocabulary, String(c.threads), build, c.software ? "any" : ""],
+    // llama.cpp leaves software devices out unless devices are named.
+    options: { env: c.software ? { GGML_VK_VISIBLE_DEVICES: process.env["GGML_VK_VISIBLE_DEVICES"] ?? "0" } : {} },
+  }));
 const wllama = (name: string, threads: (c: Context) => number): LlmPeer =>
   gguf(name, "@wllama/wllama", "Q4_0", "cpu", (path, vocabulary, c) => ({
     // Version 24 of Node has JSPI behind a flag; where the flag is unknown, Node would not start, and the engine says what is missing.
