@@ -186,7 +186,7 @@ export class RowCombiner {
   private byHalves(reduces: readonly RowStepReduce[], own: readonly SharedParts[]): SharedParts[] {
     const { m, u32, plan, lane } = this;
     let all = [...own];
-    for (let s = plan.across / 2; s > 0; s /= 2) {
+    for (let s = plan.across / 2; s >= 1; s /= 2) {
       const area = this.turn++ & 1;
       this.toWords(reduces, all).forEach((word, w) => m.emit(spv.store, this.cell(area, w, lane), word));
       this.barrier();
