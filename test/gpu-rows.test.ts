@@ -9,7 +9,6 @@ import type { RowGroup, RowReduce, RowRule } from "../src/codegen/rows.ts";
 import * as dt from "../src/core/dtype.ts";
 import { type Value, expr as e } from "../src/core/expr.ts";
 import type { GeneratedShader, GpuDevice } from "../src/core/gpu.ts";
-import { gpuDevice } from "./helpers/gpu.ts";
 import { type RowInput, element, expectClose, launchOf, noise, perRow, rowGroup, rowsOf, runRows } from "./helpers/rows.ts";
 import { type TestDevice, closeTestDevice, noFeatures, openTestDevice, skipReason, vulkanRequired } from "./helpers/vulkan.ts";
 
@@ -117,7 +116,7 @@ describe("modules", () => {
     expect(launch.steps.map((s) => s.groups[0])).toEqual([98, 98, 98]);
     expect(launch.scratch).toEqual([2 * 4 * 98]);
     const step = rowsStep(rowGroup([2, 100000], [{ dtype: dt.float32, values: [] }], reduces, [element(value, dt.float32)]), offered, [true, true]);
-    expect((step as { groups: number[] }).groups).toEqual([2, 1, 1]);
+    expect(typeof step === "string" ? step : step.groups).toEqual([2, 1, 1]);
   });
 });
 
@@ -148,8 +147,8 @@ describe.skipIf(skipReason)(`row kernels on the GPU${skipReason ? ` (skipped: ${
     const x = e.input(0, dt.float32);
     const m = e.input(1, dt.float32);
     const s = e.input(2, dt.float32);
-    for (const shape of [[11, 50], [1, 30000]]) {
-      const input: RowInput = { dtype: dt.float32, values: noise(shape[0] * (shape[1] as number), 9).map((v) => 20 * v) };
+    for (const shape of [[11, 50], [1, 30000]] as const) {
+      const input: RowInput = { dtype: dt.float32, values: noise(shape[0] * shape[1], 9).map((v) => 20 * v) };
       const got = runRows(device, shape, [input], [reduce("max", x, dt.float32), sum(e.exp(e.sub(x, m)))], [perRow(e.add(m, e.log(s)), dt.float32), perRow(m, dt.float32)]);
       const rows = rowsOf(shape, input);
       expectClose(got[1] as Float64Array, rows.map((row) => Math.max(...row)), 0);
