@@ -1,9 +1,11 @@
 /** Products that add an array as they store their result: every kernel that can, against the product's float64 reference plus the array. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import "../src/mx.ts";
+import { core as mx } from "../src/index.ts";
 import * as dt from "../src/core/dtype.ts";
 import { missingFeature } from "../src/core/gpu.ts";
+import type { Node } from "../src/core/op.ts";
 import { residualOf } from "../src/ops/residual-gpu.ts";
+import { productWithAddend } from "../src/schedule/residual.ts";
 import { type TestArray, elementsOf, gpuDevice, opNamed, runKernel, viewOf } from "./helpers/gpu.ts";
 import { noise } from "./helpers/rows.ts";
 import { type TestDevice, closeTestDevice, openTestDevice, skipReason } from "./helpers/vulkan.ts";
@@ -17,6 +19,30 @@ describe("which products take an addend", () => {
     expect([of("matmul", {}, [2, 4, 6], [6]), of("matmul", {}, [2, 4, 6], [2, 4, 6]), of("matmul", {}, [4, 6], [1, 4, 6]), of("matmul", {}, [4, 6], [4, 3]), of("matmul", {}, [4, 6], [4, 6], bf16)]).toEqual([true, true, false, false, false]);
     const packed = { bits: 4, groupSize: 64, transpose: true };
     expect([of("quantizedMatmul", packed, [4, 6], [4, 6]), of("quantizedMatmul", packed, [4, 6], [6]), of("quantizedMatmul", { ...packed, mode: "mxfp4" }, [4, 6], [4, 6]), of("softmax", {}, [4, 6], [4, 6])]).toEqual([true, false, false, false]);
+  });
+});
+
+describe("sums of the graph that become a product's", () => {
+  const sumOf = (build: () => mx.MxArray): ReturnType<typeof productWithAddend> => {
+    const sum = mx.tidy(build);
+    return productWithAddend(sum.desc.node as Node);
+  };
+  test("the product is seen by nobody else, on either side of the sum", () => {
+    const [a, b, c] = [[4, 8], [8, 6], [4, 6]].map((shape) => mx.zeros(shape)) as [mx.MxArray, mx.MxArray, mx.MxArray];
+    for (const order of [0, 1]) {
+      const found = sumOf(() => {
+        const product = mx.matmul(a, b);
+        return order === 0 ? mx.add(product, c) : mx.add(c, product);
+      });
+      expect([found?.node.op.name, found?.product.op.name, found?.node.inputs.map((d) => d.shape)]).toEqual(["addmm", "matmul", [[4, 8], [8, 6], [4, 6]]]);
+    }
+    const product = mx.matmul(a, b);
+    expect(productWithAddend(mx.add(product, c).desc.node as Node)).toBeUndefined();
+    expect(sumOf(() => mx.subtract(mx.matmul(a, b), c))).toBeUndefined();
+    expect(sumOf(() => mx.add(mx.matmul(a, b), mx.zeros([3, 4, 6])))).toBeUndefined();
+    const [w, terms] = [mx.zeros([6, 8], mx.uint32), mx.zeros([6, 1])];
+    const packed = sumOf(() => mx.add(c, mx.quantizedMatmul(mx.zeros([4, 64]), w, terms, terms, true, 64, 4)));
+    expect([packed?.node.op.gpu?.map((k) => k.name), packed?.node.inputs.length]).toEqual([["vulkan/quantized/mm_unpacked", "vulkan/quantized/mm_tiled"], 5]);
   });
 });
 

@@ -21,7 +21,7 @@ export function residualOf(product: { readonly name: string; readonly params: ob
     const fits = from.length <= to.length && from.every((d, i) => d === 1 || d === to[to.length - from.length + i]);
     return fits ? { kernels: gpuMatmul, params: { alpha: 1, beta: 1 } } : undefined;
   }
-  if (product.name !== "quantizedMatmul" || "mode" in product.params) return undefined;
+  if (product.name !== "quantizedMatmul" || (product.params as { mode?: string }).mode) return undefined;
   const equal = from.length === to.length && from.every((d, i) => d === to[i]);
   return equal ? { kernels: gpuQuantizedResidual as readonly GpuKernel[], params: product.params } : undefined;
 }
