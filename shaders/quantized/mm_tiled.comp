@@ -12,6 +12,8 @@ layout(constant_id = 2) const uint transposed = 1;
 // Types of scales and biases, and of the result: T_F32, T_F16, T_BF16.
 layout(constant_id = 3) const uint termsType = 0;
 layout(constant_id = 4) const uint outType = 0;
+// c, [M, N] in the type of the result, is added to it.
+layout(constant_id = 5) const bool residual = false;
 layout(local_size_x = 256) in;
 
 layout(buffer_reference, std430, buffer_reference_align = 2) buffer U16Ptr { uint16_t at[]; };
@@ -26,11 +28,18 @@ layout(push_constant) uniform Push {
 #endif
   // Float32 sums of parts of K when K is divided (then outType is T_F32).
   F32Ptr o;
+  F32Ptr c;
   int M, N, K, kPart;
 };
 
 shared vec4 aTile[16][17];
 shared vec4 bTile[16][17];
+
+float addend(int at) {
+  if (outType == T_F32) return c.at[at];
+  const uint bits16 = uint(U16Ptr(c).at[at]);
+  return outType == T_F16 ? unpackHalf2x16(bits16).x : bf16Float(bits16);
+}
 
 #ifndef SMALL
 float term(F32Ptr p, uint i) {
@@ -110,9 +119,10 @@ void main() {
       const int n = col0 + 4 * tx + j;
       if (m < M && n < N) {
         const int at = (part * M + m) * N + n;
-        if (outType == T_F32) o.at[at] = sum[i][j];
-        else if (outType == T_F16) U16Ptr(o).at[at] = uint16_t(f16Bits(sum[i][j]));
-        else U16Ptr(o).at[at] = uint16_t(bf16Bits(sum[i][j]));
+        const float v = residual ? sum[i][j] + addend(at) : sum[i][j];
+        if (outType == T_F32) o.at[at] = v;
+        else if (outType == T_F16) U16Ptr(o).at[at] = uint16_t(f16Bits(v));
+        else U16Ptr(o).at[at] = uint16_t(bf16Bits(v));
       }
     }
   }

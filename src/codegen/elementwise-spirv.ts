@@ -9,8 +9,7 @@
  * In place: output 0 may lie over an input of the same element size that is row-major contiguous over the group's shape, because each
  * invocation reads all its elements before it writes, and no other reads them.
  */
-import type { Dtype } from "../core/dtype.ts";
-import { reachable } from "../core/expr.ts";
+import { type Value, reachable } from "../core/expr.ts";
 import { type GeneratedShader, type GpuDevice, type GpuStep, gpuInput, gpuOutput, spreadGroups } from "../core/gpu.ts";
 import { type Group, type Space, mergeDimensions } from "./elementwise.ts";
 import { weigh } from "./kernel.ts";
@@ -25,7 +24,7 @@ export interface SpirvDevice {
   readonly vendorId?: number;
 }
 /** Mesa's lavapipe runs on the CPU, whose division is rounded correctly, and its fma is not one operation. */
-const roundsDivision = (vendorId: number | undefined): boolean => vendorId === 0x10005;
+export const roundsDivision = (vendorId: number | undefined): boolean => vendorId === 0x10005;
 
 export interface StepOptions {
   /** For the inputs, then the outputs: the address of the first element is a multiple of 16. Inputs are taken not to be unless it is said, outputs to be. */
@@ -39,11 +38,11 @@ export interface StepOptions {
 }
 
 /** Push constants that every device takes, in bytes. */
-const pushLimit = 128;
+export const pushLimit = 128;
 /** Below this many elements more invocations are better than wide accesses: a large GPU needs tens of thousands to be busy. */
 const wideSize = 1 << 17;
 /** Most instructions of a kernel by unrolling. */
-const unrolledWeight = 800;
+export const unrolledWeight = 800;
 
 /** The dispatch that computes the group, or the reason why there is none ("cannot: ..."). `aligned`: see StepOptions. */
 export function elementwiseStep(group: Group, device: GpuDevice, aligned?: readonly boolean[]): GpuStep | string {
@@ -125,7 +124,7 @@ function flatness(space: Space, n: number): ("f" | "o" | "s")[] {
 }
 
 /** True when positions of all inputs fit signed 32-bit integers. */
-function countable(space: Space, n: number): boolean {
+export function countable(space: Space, n: number): boolean {
   for (let i = 0; i < n; i++) {
     let [low, high] = [0, 0];
     for (let d = 0; d < space.dims.length; d++) {
@@ -148,7 +147,7 @@ function lanesOf(group: Group, weight: number): number {
   return lanes;
 }
 /** The largest power of two up to `most` that divides n. */
-function divisor(most: number, n: number): number {
+export function divisor(most: number, n: number): number {
   let lanes = most;
   while (lanes > 1 && n % lanes !== 0) lanes /= 2;
   return lanes;
@@ -225,7 +224,7 @@ const featureNames = [
   "shaderInt64", "shaderFloat64", "shaderInt8", "shaderInt16", "storageBuffer8BitAccess", "storageBuffer16BitAccess", "signedZeroInfNanPreserveFloat32", "signedZeroInfNanPreserveFloat64",
 ] as const satisfies readonly (keyof SpirvFeatures)[];
 const featureKeys = new WeakMap<object, string>();
-function featureKey(features: SpirvFeatures): string {
+export function featureKey(features: SpirvFeatures): string {
   let key = featureKeys.get(features);
   if (key === undefined) {
     key = featureNames.reduce((word, name, i) => word + (features[name] ? 2 ** i : 0), 0).toString(36);
@@ -243,7 +242,7 @@ function shaderOf(group: Group, form: Form, table: boolean, device: SpirvDevice,
   if (known !== undefined) return known;
   if (shaders.size >= shaderLimit) shaders.clear();
   const plan: SpirvPlan = { outputs: lowered(group).outputs, inputs: group.inputs.map((x) => x.dtype), ...form, table, features, roundsDivision: rounds };
-  const refusal = refuse(plan);
+  const refusal = lacks(plan.outputs.map((o) => o.value), [...plan.inputs.map((d) => d.size), ...plan.outputs.map((o) => o.bytes)], features);
   let code: Uint32Array | undefined;
   const made = refusal ?? {
     key: `elementwise/${key}`,
@@ -256,11 +255,10 @@ function shaderOf(group: Group, form: Form, table: boolean, device: SpirvDevice,
   return made;
 }
 
-/** Why the device cannot run it, or undefined. */
-function refuse(plan: SpirvPlan): string | undefined {
-  const types = new Set(reachable(plan.outputs.map((o) => o.value)).map((v) => v.type));
-  const sizes = new Set([...plan.inputs.map((d: Dtype) => d.size), ...plan.outputs.map((o) => o.bytes)]);
-  const { features } = plan;
+/** Why a device cannot compute these values of elements of these sizes, or undefined. */
+export function lacks(values: readonly Value[], bytes: readonly number[], features: SpirvFeatures): string | undefined {
+  const types = new Set(reachable(values).map((v) => v.type));
+  const sizes = new Set(bytes);
   if (types.has("f64") && !features.shaderFloat64) return "cannot: the device has no float64";
   if ((types.has("i64") || types.has("u64")) && !features.shaderInt64) return "cannot: the device has no int64";
   if (sizes.has(1) && !(features.shaderInt8 && features.storageBuffer8BitAccess)) return "cannot: the device cannot address 8-bit elements";

@@ -1,23 +1,11 @@
 /** Kernels of elementwise groups as SPIR-V: where elements come from, what is computed how often, where results go. */
-import { type Dtype, int16, int8 } from "../core/dtype.ts";
+import type { Dtype } from "../core/dtype.ts";
 import { type Value, reachable } from "../core/expr.ts";
-import type { GpuDevice } from "../core/gpu.ts";
-import { emitScalar, typeId } from "./lanes-spirv.ts";
 import { type CommonForm, type Stored, commonForm } from "./lower.ts";
-import { type Id, SpirvModule, builtIn, decoration, spv, storageClass } from "./spirv.ts";
+import { type Block, SpirvEmitter, type SpirvAccess, type SpirvFeatures, divisionWords, isFlat } from "./operands-spirv.ts";
+import { type Id, builtIn, spv } from "./spirv.ts";
 
-/**
- * How an invocation finds its elements of an operand. Row-major contiguous: `f` in wide accesses, `e` element by element (not aligned); `o` one value for
- * everything. Strided: `w` neighbours in wide accesses, `u` neighbours element by element, `r` one value for all of the invocation, `g` elements a stride apart.
- */
-export type SpirvAccess = "f" | "e" | "o" | "w" | "u" | "r" | "g";
-export const isFlat = (a: SpirvAccess): boolean => a === "f" || a === "e" || a === "o";
-
-/** What the device must or may offer. */
-export type SpirvFeatures = Pick<
-  GpuDevice["features"],
-  "shaderInt64" | "shaderFloat64" | "shaderInt8" | "shaderInt16" | "storageBuffer8BitAccess" | "storageBuffer16BitAccess" | "signedZeroInfNanPreserveFloat32" | "signedZeroInfNanPreserveFloat64"
->;
+export { type SpirvAccess, type SpirvFeatures, isFlat } from "./operands-spirv.ts";
 
 /** What a kernel is made for. No sizes: they are words. */
 export interface SpirvPlan {
@@ -55,7 +43,7 @@ const wordCount = (plan: SpirvPlan): number => {
   const strides = access.reduce((n, a) => n + (isFlat(a) ? 0 : a === "g" ? dims : dims - 1), 0);
   return afterShifts(dims) + (tiled ? dims + 1 : 0) + strides;
 };
-const afterShifts = (dims: number): number => 1 + 2 * (dims - 1) + Math.ceil((dims - 1) / 6);
+const afterShifts = (dims: number): number => 1 + divisionWords(dims);
 
 export const groupSize = 128;
 /** Invocations of a tile in dimensions 0 and 1: 16 elements or more of each, so that accesses along either fill sectors of 32 bytes. */
@@ -67,18 +55,7 @@ export const tileShape = (lanes: number): readonly [number, number] => {
 /** Makes the module. */
 export const emitSpirvKernel = (plan: SpirvPlan): Uint32Array => new Emitter(plan).emit();
 
-/** The elements of an invocation: their common index (of wholes, or of the one element), and how many there are. */
-interface Block {
-  readonly index: Id;
-  readonly lanes: number;
-  /** Of each strided input: where the first element lies (`w`: counted in wide elements). */
-  readonly positions: readonly (Id | undefined)[];
-  /** Of each `g` input: from one element to the next. */
-  readonly steps: readonly (Id | undefined)[];
-}
-
-class Emitter {
-  private readonly m = new SpirvModule();
+class Emitter extends SpirvEmitter {
   private readonly plan: SpirvPlan;
   private readonly order: readonly Value[];
   /** What is computed first, where something is rare. */
@@ -86,67 +63,31 @@ class Emitter {
   private readonly rarelessOrder: readonly Value[];
   /** Values that are the same for all elements of an invocation. */
   private readonly common = new Set<Value>();
-  private readonly push: Id;
-  private readonly operands: number;
-  private readonly u32: Id;
 
   constructor(plan: SpirvPlan) {
+    super({ inputs: plan.inputs, access: plan.access, stores: plan.stores, more: 0, table: plan.table, words: wordCount(plan), signed: true });
     this.plan = plan;
     this.order = reachable(plan.outputs.map((o) => o.value));
     this.rareless = commonForm(plan.outputs);
     this.rarelessOrder = this.rareless ? reachable([...this.rareless.outputs.map((o) => o.value), ...this.rareless.unless]) : [];
     for (const v of [...this.rarelessOrder, ...this.order]) if (v.op === "input" ? "or".includes(plan.access[Number(v.imm)] as string) : v.args.every((a) => this.common.has(a))) this.common.add(v);
-    const { m } = this;
-    this.u32 = m.int(32);
-    this.operands = plan.inputs.length + plan.outputs.length;
-    const addresses = this.operands + (plan.table ? 1 : 0);
-    // Addresses as pairs of words: pointers to small elements in push constants would want more features of the device.
-    const members = [...new Array<Id>(addresses).fill(m.vector(this.u32, 2)), ...new Array<Id>(plan.table ? 0 : wordCount(plan)).fill(this.u32)];
-    const offsets = members.map((_, i) => (i < addresses ? 8 * i : 8 * addresses + 4 * (i - addresses)));
-    this.push = m.variable(storageClass.pushConstant, m.block(members, offsets));
   }
 
   emit(): Uint32Array {
     const { m, plan, u32 } = this;
-    const types = new Set(this.order.map((v) => v.type));
-    m.roundsDivision = plan.roundsDivision;
-    if (types.has("f32") && plan.features.signedZeroInfNanPreserveFloat32) m.preserve(32);
-    if (types.has("f64") && plan.features.signedZeroInfNanPreserveFloat64) m.preserve(64);
-    const vector = m.vector(u32, 3);
-    const [groups, group, local] = [m.variable(storageClass.input, vector), m.variable(storageClass.input, vector), m.variable(storageClass.input, u32)];
-    m.decorate(groups, decoration.builtIn, builtIn.numWorkgroups);
-    m.decorate(group, decoration.builtIn, builtIn.workgroupId);
-    m.decorate(local, decoration.builtIn, builtIn.localInvocationIndex);
+    this.declare(this.order, plan.features, plan.roundsDivision);
+    const group = this.groupVariables();
+    const local = this.builtIn(u32, builtIn.localInvocationIndex);
     return m.finish([groupSize, 1, 1], () => {
-      const id = m.op(spv.load, vector, group);
-      const width = m.op(spv.compositeExtract, u32, m.op(spv.load, vector, groups), 0);
-      const above = m.op(spv.iMul, u32, m.op(spv.compositeExtract, u32, id, 1), width);
-      const groupIndex = m.op(spv.iAdd, u32, m.op(spv.compositeExtract, u32, id, 0), above);
+      const groupIndex = this.groupIndex(group);
       const lane = m.op(spv.load, u32, local);
       if (plan.tiled) return this.emitTile(groupIndex, lane);
       const index = m.op(spv.iAdd, u32, m.op(spv.iMul, u32, groupIndex, m.u32(groupSize)), lane);
       const count = this.word(0);
       const tail = plan.dims === 0 && plan.lanes > 1;
-      const whole = (): void => this.emitBlock(this.placed(index, plan.lanes, this.coordinates(index)));
+      const whole = (): void => this.emitBlock(this.placed(index, plan.lanes, this.coordinates(index, plan.dims, 1)));
       this.when(m.op(spv.uLessThan, m.bool(), index, count), whole, tail ? () => this.emitTail(index, count) : undefined);
     });
-  }
-  /** if (condition) yes; else no. */
-  private when(condition: Id, yes: () => void, no?: () => void): void {
-    const { m } = this;
-    const [then, end] = [m.id(), m.id()];
-    const otherwise = no ? m.id() : end;
-    m.emit(spv.selectionMerge, end, 0);
-    m.emit(spv.branchConditional, condition, then, otherwise);
-    m.label(then);
-    yes();
-    m.emit(spv.branch, end);
-    if (no) {
-      m.label(otherwise);
-      no();
-      m.emit(spv.branch, end);
-    }
-    m.label(end);
   }
   /** Invocations beyond the whole ones: one element each. */
   private emitTail(index: Id, count: Id): void {
@@ -158,7 +99,7 @@ class Emitter {
   private emitTile(groupIndex: Id, lane: Id): void {
     const { m, u32, plan } = this;
     const [inner, outer] = tileShape(plan.lanes);
-    const tiles = this.coordinates(groupIndex);
+    const tiles = this.coordinates(groupIndex, plan.dims, 1);
     const local = [m.op(spv.bitwiseAnd, u32, lane, m.u32(inner - 1)), m.op(spv.shiftRightLogical, u32, lane, m.u32(Math.log2(inner)))];
     const coordinates = tiles.map((t, d) => (d < 2 ? m.op(spv.iAdd, u32, this.times(t, d === 0 ? inner : outer), local[d] as Id) : t));
     const sizes = afterShifts(plan.dims);
@@ -194,20 +135,7 @@ class Emitter {
     for (const v of order) {
       if (ids.has(v)) continue;
       if (v.op === "input") ids.set(v, this.emitInput(v, block));
-      else {
-        const count = this.common.has(v) ? 1 : lanes;
-        const args = v.args.map((a) => ids.get(a) as readonly Id[]);
-        ids.set(
-          v,
-          Array.from({ length: count }, (_, k) =>
-            emitScalar(
-              m,
-              v,
-              args.map((a) => (a.length === 1 ? a[0] : a[k]) as Id),
-            ),
-          ),
-        );
-      }
+      else ids.set(v, this.emitValue(v, this.common.has(v) ? 1 : lanes, v.args.map((a) => ids.get(a) as readonly Id[])));
     }
   }
   private emitStores(outputs: readonly Stored[], ids: ReadonlyMap<Value, readonly Id[]>, block: Block): void {
@@ -218,19 +146,6 @@ class Emitter {
     });
   }
 
-  /** An index taken apart, innermost dimension first. */
-  private coordinates(index: Id): Id[] {
-    const { m, plan, u32 } = this;
-    const coordinates: Id[] = [];
-    let rest = index;
-    for (let d = 0; d < plan.dims - 1; d++) {
-      const quotient = this.divided(rest, d);
-      coordinates.push(m.op(spv.iSub, u32, rest, m.op(spv.iMul, u32, quotient, this.word(1 + 2 * d))));
-      rest = quotient;
-    }
-    if (plan.dims > 0) coordinates.push(rest);
-    return coordinates;
-  }
   /** Where the elements of strided inputs lie. */
   private placed(index: Id, lanes: number, coordinates: readonly Id[]): Block {
     const { m, plan, u32 } = this;
@@ -251,167 +166,4 @@ class Emitter {
     });
     return { index, lanes, positions, steps };
   }
-  /** value / (size of dimension d) (see `reciprocal`). */
-  private divided(value: Id, d: number): Id {
-    const { m, u32 } = this;
-    const product = m.op(spv.uMulExtended, m.struct([u32, u32]), m.op(spv.shiftLeft, u32, value, m.u32(1)), this.word(2 + 2 * d));
-    const shifts = this.word(1 + 2 * (this.plan.dims - 1) + Math.floor(d / 6));
-    const shift = m.op(spv.bitFieldUExtract, u32, shifts, m.u32(5 * (d % 6)), m.u32(5));
-    return m.op(spv.shiftRightLogical, u32, m.op(spv.compositeExtract, u32, product, 1), shift);
-  }
-
-  /** Member of the push constants. */
-  private member(index: number, type: Id): Id {
-    const { m } = this;
-    return m.op(spv.load, type, m.op(spv.accessChain, m.pointer(storageClass.pushConstant, type), this.push, m.u32(index)));
-  }
-  private word(index: number): Id {
-    const { m, u32 } = this;
-    if (!this.plan.table) return this.member(this.operands + index, u32);
-    return m.op(spv.load, u32, this.pointer(this.operands, u32, 4, m.u32(index)), 2, 4);
-  }
-  /** Pointer to number `index` of the things of `bytes` bytes at the address in a member, or behind thing `from` there, which may be negative. */
-  private pointer(member: number, type: Id, bytes: number, index: Id, from?: Id): Id {
-    const { m } = this;
-    const words = this.member(member, m.vector(this.u32, 2));
-    const base = m.op(spv.bitcast, m.arrayPointer(type, bytes), from === undefined ? words : this.moved(words, from, Math.log2(bytes)));
-    return m.op(spv.accessChain, m.pointer(storageClass.physicalStorageBuffer, type), base, m.u32(0), index);
-  }
-  /** The address `index` * 2^exponent bytes behind another one: in 64 bits by words, because devices take an index for unsigned. */
-  private moved(address: Id, index: Id, exponent: number): Id {
-    const { m, u32 } = this;
-    const [low, high] = [m.op(spv.compositeExtract, u32, address, 0), m.op(spv.compositeExtract, u32, address, 1)];
-    const by = exponent === 0 ? index : m.op(spv.shiftLeft, u32, index, m.u32(exponent));
-    const above = m.op(spv.shiftRightArithmetic, u32, index, m.u32(exponent === 0 ? 31 : 32 - exponent));
-    const sum = m.op(spv.iAddCarry, m.struct([u32, u32]), low, by);
-    const top = m.op(spv.iAdd, u32, m.op(spv.iAdd, u32, high, above), m.op(spv.compositeExtract, u32, sum, 1));
-    return m.op(spv.compositeConstruct, m.vector(u32, 2), m.op(spv.compositeExtract, u32, sum, 0), top);
-  }
-  private plus(index: Id, k: number): Id {
-    return k === 0 ? index : this.m.op(spv.iAdd, this.u32, index, this.m.u32(k));
-  }
-  private times(index: Id, k: number): Id {
-    return k === 1 ? index : this.m.op(spv.iMul, this.u32, index, this.m.u32(k));
-  }
-  private elementType(bytes: number, isFloat: boolean): Id {
-    if (isFloat) return this.m.float(bytes === 8 ? 64 : 32);
-    return this.m.int((8 * bytes) as 8 | 16 | 32 | 64);
-  }
-
-  /** The elements of an input in their compute type; small integers are widened. One when all are the same. */
-  private emitInput(v: Value, block: Block): Id[] {
-    const { m, plan, u32 } = this;
-    const i = Number(v.imm);
-    const access = plan.access[i] as SpirvAccess;
-    const { index, lanes } = block;
-    const at = block.positions[i] as Id;
-    const one = (position: Id): Id => this.loadElement(v, i, position);
-    // Positions of strided inputs may be negative.
-    const far = (from: Id, k = 0): Id => this.loadElement(v, i, m.u32(k), from);
-    switch (access) {
-      case "o":
-        return [one(m.u32(0))];
-      case "r":
-        return [far(at)];
-      case "g":
-        return Array.from({ length: lanes }, (_, k) => far(k === 0 ? at : m.op(spv.iAdd, u32, at, this.times(block.steps[i] as Id, k))));
-      case "u":
-        return Array.from({ length: lanes }, (_, k) => far(at, k));
-      default:
-    }
-    if (lanes === 1) return [access === "w" ? far(at) : one(index)];
-    if (access !== "e") return this.loadWide(v, i, access === "w" ? at : index, access === "w");
-    const first = this.times(index, lanes);
-    return Array.from({ length: lanes }, (_, k) => one(this.plus(first, k)));
-  }
-  private loadElement(v: Value, i: number, position: Id, from?: Id): Id {
-    const { m, plan } = this;
-    const { size, isFloat } = plan.inputs[i] as Dtype;
-    const type = this.elementType(size, isFloat && size >= 4);
-    const loaded = m.op(spv.load, type, this.pointer(i, type, size, position, from), 2, size);
-    if (size >= 4) return loaded;
-    return m.op(isSigned(v) ? spv.sConvert : spv.uConvert, typeId(m, v.type), loaded);
-  }
-  /** All elements of a whole invocation: its words in accesses of up to 16 bytes, taken apart. */
-  private loadWide(v: Value, i: number, position: Id, signed: boolean): Id[] {
-    const { m, plan, u32 } = this;
-    const { size } = plan.inputs[i] as Dtype;
-    const words = this.wideAccess(i, size, position, signed, (pointer, type, bytes, n) => {
-      const loaded = m.op(spv.load, type, pointer, 2, bytes);
-      if (bytes < 4) return [m.op(spv.uConvert, u32, loaded)];
-      return n === 1 ? [loaded] : Array.from({ length: n }, (_, k) => m.op(spv.compositeExtract, u32, loaded, k));
-    });
-    const type = typeId(m, v.type);
-    return Array.from({ length: plan.lanes }, (_, k) => {
-      if (size < 4) {
-        const bits = 8 * size;
-        return m.op(isSigned(v) ? spv.bitFieldSExtract : spv.bitFieldUExtract, u32, words[(k * bits) >> 5] as Id, m.u32((k * bits) & 31), m.u32(bits));
-      }
-      if (size === 4) return type === u32 ? (words[k] as Id) : m.op(spv.bitcast, type, words[k] as Id);
-      return m.op(spv.bitcast, type, m.op(spv.compositeConstruct, m.vector(u32, 2), words[2 * k] as Id, words[2 * k + 1] as Id));
-    });
-  }
-  /** Calls `use` for each wide access that covers `lanes` elements of `size` bytes: pointer, type, bytes and 32-bit words of it (at least one). */
-  private wideAccess(operand: number, size: number, position: Id, signed: boolean, use: (pointer: Id, type: Id, bytes: number, words: number) => Id[]): Id[] {
-    const { m, u32 } = this;
-    const all = this.plan.lanes * size;
-    const bytes = Math.min(16, all);
-    const words = Math.max(1, bytes / 4);
-    const type = bytes < 4 ? m.int((8 * bytes) as 8 | 16) : words === 1 ? u32 : m.vector(u32, words);
-    const count = all / bytes;
-    const first = this.times(position, count);
-    return Array.from({ length: count }, (_, k) => use(signed ? this.pointer(operand, type, bytes, m.u32(k), first) : this.pointer(operand, type, bytes, this.plus(first, k)), type, bytes, words)).flat();
-  }
-
-  private emitStore(o: Stored, j: number, values: readonly Id[], block: Block): void {
-    const { m, plan } = this;
-    const operand = plan.inputs.length + j;
-    if (block.lanes > 1 && plan.stores[j] === "f") {
-      this.storeWide(o, operand, values, block.index);
-      return;
-    }
-    const isFloat = o.value.type === "f32" || o.value.type === "f64";
-    const type = this.elementType(o.bytes, isFloat);
-    const first = this.times(block.index, block.lanes);
-    values.forEach((value, k) => {
-      const stored = o.bytes < 4 ? m.op(spv.uConvert, type, value) : value;
-      m.emit(spv.store, this.pointer(operand, type, o.bytes, this.plus(first, k)), stored, 2, o.bytes);
-    });
-  }
-  private storeWide(o: Stored, operand: number, values: readonly Id[], index: Id): void {
-    const { m, u32 } = this;
-    const words = this.packed(o, values);
-    let at = 0;
-    this.wideAccess(operand, o.bytes, index, false, (pointer, type, bytes, n) => {
-      const mine = words.slice(at, at + n);
-      at += n;
-      const value = bytes < 4 ? m.op(spv.uConvert, type, mine[0] as Id) : n === 1 ? (mine[0] as Id) : m.op(spv.compositeConstruct, m.vector(u32, n), ...mine);
-      m.emit(spv.store, pointer, value, 2, bytes);
-      return [];
-    });
-  }
-  /** Stored elements side by side in 32-bit words. */
-  private packed(o: Stored, values: readonly Id[]): Id[] {
-    const { m, u32 } = this;
-    if (o.bytes === 8) {
-      const pair = m.vector(u32, 2);
-      return values.flatMap((value) => {
-        const both = m.op(spv.bitcast, pair, value);
-        return [m.op(spv.compositeExtract, u32, both, 0), m.op(spv.compositeExtract, u32, both, 1)];
-      });
-    }
-    if (o.bytes === 4) return values.map((value) => (o.value.type === "f32" ? m.op(spv.bitcast, u32, value) : value));
-    const bits = 8 * o.bytes;
-    const each = Math.min(values.length, 32 / bits);
-    const words: Id[] = [];
-    for (let k = 0; k < values.length; k += each) {
-      // What lies above the first element's bits is written over by the others.
-      let word = values[k] as Id;
-      for (let n = 1; n < each; n++) word = m.op(spv.bitFieldInsert, u32, word, values[k + n] as Id, m.u32(n * bits), m.u32(bits));
-      words.push(word);
-    }
-    return words;
-  }
 }
-
-const isSigned = (v: Value): boolean => v.dtype === int8 || v.dtype === int16;

@@ -14,6 +14,7 @@ export const spv = {
   typeInt: 21,
   typeFloat: 22,
   typeVector: 23,
+  typeArray: 28,
   typeRuntimeArray: 29,
   typeStruct: 30,
   typePointer: 32,
@@ -85,25 +86,35 @@ export const spv = {
   bitFieldInsert: 201,
   bitFieldSExtract: 202,
   bitFieldUExtract: 203,
+  controlBarrier: 224,
+  loopMerge: 246,
   selectionMerge: 247,
   label: 248,
   branch: 249,
   branchConditional: 250,
   return: 253,
+  groupNonUniformIAdd: 349,
+  groupNonUniformFAdd: 350,
+  groupNonUniformIMul: 351,
+  groupNonUniformFMul: 352,
+  groupNonUniformUMin: 354,
+  groupNonUniformUMax: 357,
 } as const;
 
 /** Instructions of the set GLSL.std.450. */
 export const glsl = { roundEven: 2, trunc: 3, fAbs: 4, floor: 8, ceil: 9, sqrt: 31, uMin: 38, sMin: 39, uMax: 41, sMax: 42, fma: 50 } as const;
 
-export const storageClass = { input: 1, pushConstant: 9, physicalStorageBuffer: 5349 } as const;
+export const storageClass = { input: 1, workgroup: 4, function: 7, pushConstant: 9, physicalStorageBuffer: 5349 } as const;
 export const decoration = { block: 2, arrayStride: 6, builtIn: 11, restrict: 19, offset: 35, noContraction: 42 } as const;
-export const builtIn = { numWorkgroups: 24, workgroupId: 26, localInvocationIndex: 29 } as const;
+export const builtIn = { numWorkgroups: 24, workgroupId: 26, localInvocationIndex: 29, subgroupSize: 36, numSubgroups: 38, subgroupId: 40, subgroupLocalInvocationId: 41 } as const;
 export const capability = {
   shader: 1,
   float64: 10,
   int64: 11,
   int16: 22,
   int8: 39,
+  groupNonUniform: 61,
+  groupNonUniformArithmetic: 63,
   storageBuffer16BitAccess: 4433,
   storageBuffer8BitAccess: 4448,
   signedZeroInfNanPreserve: 4466,
@@ -146,6 +157,7 @@ export class SpirvModule {
   private readonly modes: number[] = [];
   private readonly decorations: number[] = [];
   private readonly declarations: number[] = [];
+  private readonly locals: number[] = [];
   private readonly body: number[] = [];
   private readonly interface: Id[] = [];
   private readonly known = new Map<string, Id>();
@@ -241,6 +253,17 @@ export class SpirvModule {
     this.interface.push(id);
     return id;
   }
+  /** An array of known length that a workgroup shares. */
+  shared(element: Id, length: number): Id {
+    return this.variable(storageClass.workgroup, this.unique(spv.typeArray, [element, this.u32(length)]));
+  }
+  /** A variable of `main`. */
+  local(type: Id): Id {
+    const pointer = this.pointer(storageClass.function, type);
+    const id = this.id();
+    SpirvModule.add(this.locals, spv.variable, [pointer, id, storageClass.function]);
+    return id;
+  }
   /** NaN, infinities and the sign of zero count in arithmetic of this width. */
   preserve(bits: 32 | 64): void {
     this.need(capability.signedZeroInfNanPreserve);
@@ -268,8 +291,9 @@ export class SpirvModule {
   /** The module; `fill` writes the body of `main`, which has been begun and will be ended. SPIR-V 1.5: what Vulkan 1.2 takes. */
   finish(localSize: readonly [number, number, number], fill: () => void): Uint32Array {
     const type = this.unique(spv.typeFunction, [this.void()]);
-    this.emit(spv.function, this.void(), this.main, 0, type);
-    this.label();
+    const start: number[] = [];
+    SpirvModule.add(start, spv.function, [this.void(), this.main, 0, type]);
+    SpirvModule.add(start, spv.label, [this.id()]);
     fill();
     this.emit(spv.return);
     this.emit(spv.functionEnd);
@@ -279,6 +303,6 @@ export class SpirvModule {
     SpirvModule.add(head, spv.memoryModel, [5348, 1]);
     SpirvModule.add(head, spv.entryPoint, [5, this.main, ...literal("main"), ...this.interface]);
     SpirvModule.add(head, spv.executionMode, [this.main, 17, ...localSize]);
-    return Uint32Array.from([0x07230203, 0x00010500, 0, this.bound, 0, ...head, ...this.modes, ...this.decorations, ...this.declarations, ...this.body]);
+    return Uint32Array.from([0x07230203, 0x00010500, 0, this.bound, 0, ...head, ...this.modes, ...this.decorations, ...this.declarations, ...start, ...this.locals, ...this.body]);
   }
 }

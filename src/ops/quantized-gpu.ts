@@ -178,7 +178,7 @@ function launchQvm(inputs: readonly View[], [out]: readonly View[], p: ProductPa
       groups: [blocks, parts, Math.min(groupLimit, count - first)],
     });
   }
-  if (parts > 1) steps.push({ shader: "quantized/sum", constants: [128, typeOf(o)], buffers: [gpuScratchIn(0), gpuOutput(0)], words: [o.size, parts], groups: spreadGroups(Math.ceil(o.size / 128)) });
+  if (parts > 1) steps.push({ shader: "quantized/sum", constants: [128, typeOf(o)], buffers: [gpuScratchIn(0), gpuOutput(0), gpuScratchIn(0)], words: [o.size, parts], groups: spreadGroups(Math.ceil(o.size / 128)) });
   return { steps, ...(parts > 1 ? { scratch: [4 * parts * o.size] } : {}) };
 }
 

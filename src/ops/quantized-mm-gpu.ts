@@ -41,19 +41,21 @@ interface Main {
   readonly groups: readonly [number, number, number];
   readonly subgroupSize?: number;
 }
-/** The product's step and, with divided K, the one that adds the parts. */
-function launchParts(inputs: readonly View[], outputs: readonly View[], { parts, kPart }: Parts, step: Main, { mode }: ProductParams): GpuLaunch {
+/** The product's step and, with divided K, the one that adds the parts; `more` follows the place of the result in the buffers of the former, `c` is what the latter adds. */
+function launchParts(inputs: readonly View[], outputs: readonly View[], { parts, kPart }: Parts, step: Main, { mode }: ProductParams, more: readonly GpuPointer[] = [], c?: GpuPointer): GpuLaunch {
   const { M, N, K } = sizesOf(inputs, outputs);
   const out = outputs[0] as View;
   const operands = [gpuInput(0), gpuInput(1), gpuInput(2), ...(mode ? [] : [gpuInput(3)])];
   const words = [M, N, K, kPart];
-  if (parts === 1) return { steps: [{ ...step, buffers: [...operands, gpuOutput(0)], words }] };
+  if (parts === 1) return { steps: [{ ...step, buffers: [...operands, gpuOutput(0), ...more], words }] };
   const sum = {
-    shader: "quantized/sum", constants: [256, types[out.dtype.name] as number], buffers: [gpuScratchIn(0), gpuOutput(0)], words: [M * N, parts],
+    shader: "quantized/sum", constants: [256, types[out.dtype.name] as number, Number(c !== undefined)], buffers: [gpuScratchIn(0), gpuOutput(0), c ?? gpuScratchIn(0)], words: [M * N, parts],
     groups: spreadGroups(Math.ceil((M * N) / 256)),
   };
-  return { steps: [{ ...step, buffers: [...operands, gpuScratchOut(0)], words }, sum], scratch: [parts * M * N * 4] };
+  return { steps: [{ ...step, buffers: [...operands, gpuScratchOut(0), ...more], words }, sum], scratch: [parts * M * N * 4] };
 }
+/** The place of c behind the operands of the product, in kernels that add it. */
+const addendAt = ({ mode }: ProductParams): number => (mode ? 3 : 4);
 
 const matrixKernel = (tiles?: readonly MatrixTile[]): GpuKernel<ProductParams> => {
   const tileFor = (device: GpuDevice, dtype: string, { M, N }: Sizes, { tile = 0 }: Choices = {}): MatrixTile | undefined => {
@@ -96,7 +98,7 @@ const matrixKernel = (tiles?: readonly MatrixTile[]): GpuKernel<ProductParams> =
 /** The kernel on matrix units with tiles to choose from: for benches and tests. */
 export const quantizedWithTiles = (tiles: readonly MatrixTile[]): GpuKernel<ProductParams> => matrixKernel(tiles);
 
-const tiledKernel: GpuKernel<ProductParams> = {
+const tiledKernel = (residual: boolean): GpuKernel<ProductParams> => ({
   name: "vulkan/quantized/mm_tiled",
   gate: {
     needs: ["storageBuffer16BitAccess"],
@@ -116,13 +118,14 @@ const tiledKernel: GpuKernel<ProductParams> = {
     const groups = Math.ceil(M / 64) * Math.ceil(N / 64);
     const parts = divide(K, choices?.["parts"] || whenFull(groups), 256, 32, M * N * 4);
     const outType = parts.parts > 1 ? 0 : (types[(outputs[0] as View).dtype.name] as number);
+    const c = residual ? gpuInput(addendAt(p)) : undefined;
     return launchParts(inputs, outputs, parts, {
       shader: `quantized/mm_${p.mode ? "small" : "tiled"}_${suffixes[x.dtype.name]}`,
-      constants: [p.bits, p.groupSize, Number(p.transpose), p.mode ? 0 : (types[scales.dtype.name] as number), outType],
+      constants: [p.bits, p.groupSize, Number(p.transpose), p.mode ? 0 : (types[scales.dtype.name] as number), outType, Number(residual && parts.parts === 1)],
       groups: spreadGroups(groups * parts.parts),
-    }, p);
+    }, p, [c ?? gpuInput(0)], c);
   },
-};
+});
 /** Most bytes of unpacked weights. */
 const unpackedLimit = 512 << 20;
 /** Rows from which unpacking the weights once is cheaper than unpacking them for every tile of rows. */
@@ -140,7 +143,7 @@ function unpackedViews(inputs: readonly View[], outputs: readonly View[]): { den
 const moved = (steps: readonly GpuStep[], to: (p: GpuPointer) => GpuPointer): GpuStep[] => steps.map((s) => ({ ...s, buffers: s.buffers.map(to) }));
 
 /** Unpacks the weights into scratch memory, once, and multiplies them as a dense matrix: unpacking inside the product repeats it for every tile of rows. */
-const unpackedKernel: GpuKernel<ProductParams> = {
+const unpackedKernel = (residual: boolean): GpuKernel<ProductParams> => ({
   name: "vulkan/quantized/mm_unpacked",
   gate: {
     needs: ["storageBuffer16BitAccess", "cooperativeMatrix", "subgroupSizeControl", "vulkanMemoryModel"],
@@ -156,17 +159,20 @@ const unpackedKernel: GpuKernel<ProductParams> = {
   },
   ...(matmulOnMatrixUnits.tune ? { tune: matmulOnMatrixUnits.tune } : {}),
   launch: (inputs, outputs, p, device, choices) => {
-    const [x, ...weights] = inputs as [View, ...View[]];
+    const [x, ...weights] = inputs.slice(0, addendAt(p)) as [View, ...View[]];
     const { dense, right } = unpackedViews(inputs, outputs);
     const unpack = gpuDequantize.launch(weights, [dense], p, device);
-    const product = matmulOnMatrixUnits.launch([x, right], outputs, {}, device, choices);
+    const c = residual ? [inputs[addendAt(p)] as View] : [];
+    const product = matmulOnMatrixUnits.launch([x, right, ...c], outputs, residual ? { alpha: 1, beta: 1 } : {}, device, choices);
     return {
       steps: [
         ...moved(unpack.steps, (b) => (b.of === "input" ? { ...b, index: b.index + 1 } : gpuScratchOut(0, b.bytes))),
-        ...moved(product.steps, (b) => (b.of === "scratch" ? { ...b, index: b.index + 1 } : b.of === "input" && b.index === 1 ? gpuScratchIn(0, b.bytes) : b)),
+        ...moved(product.steps, (b) => (b.of === "scratch" ? { ...b, index: b.index + 1 } : b.of !== "input" || b.index === 0 ? b : b.index === 1 ? gpuScratchIn(0, b.bytes) : { ...b, index: addendAt(p) })),
       ],
       scratch: [2 * dense.size, ...(product.scratch ?? [])],
     };
   },
-};
-export const gpuQuantizedMM: readonly GpuKernel<ProductParams>[] = [unpackedKernel, matrixKernel(), tiledKernel];
+});
+export const gpuQuantizedMM: readonly GpuKernel<ProductParams>[] = [unpackedKernel(false), matrixKernel(), tiledKernel(false)];
+/** The same products with an array added before the one rounding: a further input of the result's shape and dtype, row-major. */
+export const gpuQuantizedResidual: readonly GpuKernel<ProductParams>[] = [unpackedKernel(true), tiledKernel(true)];
