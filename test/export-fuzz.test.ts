@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { wasmBackend } from "../src/backend/wasm/index.ts";
-import { type Aval, MxArray } from "../src/core/array.ts";
+import type { Aval, MxArray } from "../src/core/array.ts";
 import { type Dtype, dtypes } from "../src/core/dtype.ts";
 import { ops } from "../src/core/op.ts";
 import { sizeOf } from "../src/core/shape.ts";

@@ -250,6 +250,13 @@ describe("damaged and hostile files", () => {
     // The constants that were loaded are given back.
     expect(mx.getWrappersCount()).toBeLessThanOrEqual(handles);
   });
+  test("a shapeless file checks the shapes that it is called with", () => {
+    mx.exportFunction(path, (x: A, i: A) => mx.takeAlongAxis(x, i, 0), [mx.zeros([3, 4]), mx.zeros([2, 4], mx.int32)], undefined, true);
+    const f = mx.importFunction(path);
+    expect(f(mx.ones([5, 2]), mx.zeros([1, 2], mx.int32))[0]?.tolist()).toEqual([[1, 1]]);
+    for (const wrong of [[2, 9], [1, 1]]) expect(() => f(mx.ones([5, 2]), mx.zeros(wrong, mx.int32))).toThrow("[importFunction] takeAlongAxis can not be done for (5,2)");
+    expect(() => f(mx.ones([0, 2]), mx.zeros([1, 2], mx.int32))).toThrow("[importFunction] takeAlongAxis");
+  });
   test("views that reach out of their storage", () => {
     mx.exportFunction(path, (x: A) => mx.asStrided(x, [2, 2], [2, 1], 1), mx.zeros([6]));
     const text = readFileSync(path).toString("latin1");

@@ -8,7 +8,7 @@
  *   `[op, params, numbers of the values it reads, [[dtype, shape] of each output]]`; values are numbered inputs first, then constants, then the outputs of the steps; `outputs` are numbers of values.
  *   In params a dtype is `{ "$dtype": name }` and a number that JSON does not have `{ "$number": text }`.
  *
- * A file is checked before anything of it runs: every op, number, axis, shape and region. No code is in it.
+ * A file is checked before anything of it runs: every op, its parameters and its operands (function-checks.ts); a shapeless one also when it is called. No code is in it.
  */
 import type { Aval } from "../core/array.ts";
 import type { MxArray } from "../core/array.ts";

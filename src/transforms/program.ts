@@ -8,9 +8,10 @@ import { Dtype } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
 import { tidy } from "../core/memory.ts";
 import { type Node, applierOf } from "../core/op.ts";
-import { sameShape } from "../core/shape.ts";
+import { formatShape, sameShape } from "../core/shape.ts";
 import { type SizeUse, onesCount, sizesCount, sizesUsedBy } from "../core/sizes.ts";
 import { withTape } from "../core/trace.ts";
+import { wrongStep } from "./function-checks.ts";
 import { type Other, adaptParams, broadcastsAnew, shapeless } from "./shapeless.ts";
 import { handle, placeholder } from "./tracer.ts";
 
@@ -209,6 +210,9 @@ export function runProgram(what: string, { inputs, constants, steps, outputs }: 
       if (before) {
         const other: Other = { step, was: step.inputs.map((i) => before[i] as Aval), now: from.map((x) => x.desc) };
         params = adaptParams(what, other);
+        // A file was checked for the shapes that it was recorded with.
+        const wrong = what === "importFunction" ? wrongStep(step.op, params as Record<string, unknown>, other.now, step.outputs) : undefined;
+        if (wrong !== undefined) throw opError(what, `${step.op.name} can not be done for ${other.now.map((x) => formatShape(x.shape)).join(", ")}: ${wrong}`);
         before.push(...step.outputs);
       }
       for (const r of applierOf(step.op)(from, params, step.stream)) values.push(r);
