@@ -133,7 +133,7 @@ const noDriver = { VK_DRIVER_FILES: "/nonexistent", VK_ICD_FILENAMES: "/nonexist
 test("info shows threads, memory, and why there is no GPU", async () => {
   const { code, stdout } = await mlxVk(["info"], { env: noDriver });
   expect(code).toBe(0);
-  for (const row of [/^Node: +\d+/m, /threads used/, /^Kernels: +(plain|relaxed) SIMD/m, /^Backend cpu: +available$/m, /^Backend gpu: +not available: .+; .+/m, /^GPU: +none, (addon built|no addon): .+; .+/m])
+  for (const row of [/^Node: +\d+/m, /threads used/, /^Kernels: +(plain|relaxed) SIMD/m, /^Vector pairs: +(on|off) \(.+\)$/m, /^Backend cpu: +available$/m, /^Backend gpu: +not available: .+; .+/m, /^GPU: +none, (addon built|no addon): .+; .+/m])
     expect(stdout).toMatch(row);
   const json = JSON.parse((await mlxVk(["info", "--json"], { env: noDriver })).stdout) as { threads: number; vulkan: { addon: boolean; reason: string } };
   expect(json.threads).toBeGreaterThan(0);

@@ -34,7 +34,11 @@ describe("the choice", () => {
     const flags: string[] = [];
     expect(choosePairing(options(flags))).toEqual({ on: true, reason: "MLX_WASM_REVEC=1, its self-test passed" });
     expect(flags.at(-1)).toBe(on);
-    expect(choosePairing(options(flags, { check: (set) => (set(true), ["gemm", "qmm"]) }))).toEqual({ on: false, reason: "closed, its self-test found wrong results: gemm, qmm" });
+    const wrong = (set: (pair: boolean) => void): string[] => {
+      set(true);
+      return ["gemm", "qmm"];
+    };
+    expect(choosePairing(options(flags, { check: wrong }))).toEqual({ on: false, reason: "closed, its self-test found wrong results: gemm, qmm" });
     expect(flags.at(-1)).toBe(off);
     const refuse = (): void => {
       throw new Error("flags are frozen\nmore");
