@@ -6,10 +6,11 @@ import type { Kernel, Layout, Node } from "../core/op.ts";
 import { formatShape, isContiguous, rowStrides } from "../core/shape.ts";
 import { gpuStatus, vulkanBackend } from "../backend/vulkan/index.ts";
 import { elementwiseStep } from "../codegen/elementwise-spirv.ts";
+import { rowsLaunch as gpuRowsLaunch } from "../codegen/rows-spirv.ts";
 import { rowsLaunch } from "../codegen/rows-wasm.ts";
 import { type Switches, type Verdict, check, checkGpu, generatedClosed, readSwitches, satisfies } from "../schedule/gate.ts";
 import { type Item, fuse, tapeOf } from "../schedule/plan.ts";
-import { rowGroup, rowsGrower, rowsStepOf } from "../schedule/rows.ts";
+import { rowGroup, rowsGrower } from "../schedule/rows.ts";
 import { type Routed, routeTuned, routeTunedGpu, tunedText } from "../schedule/tune.ts";
 import { GroupBuilder, alignedPart, broadcastStrides, definitionOf, descsOf } from "../schedule/run.ts";
 
@@ -73,7 +74,7 @@ class Explainer {
     const outs = [node, ...stored].map((n) => n.outputs[0] as ArrayDesc);
     const { group, leaves } = rowGroup(item, outs, (d) => this.of(d));
     const onGpu = node.stream.device.type === "gpu";
-    const made = onGpu ? this.gpu && rowsStepOf()?.(group, this.gpu, [...leaves, ...outs].map((d) => alignedPart(this.of(d)))) : rowsLaunch(group);
+    const made = onGpu ? this.gpu && gpuRowsLaunch(group, this.gpu, [...leaves, ...outs].map((d) => alignedPart(this.of(d)))) : rowsLaunch(group);
     if (made === undefined || typeof made === "string") {
       for (const part of fuse(tapeOf(outs).filter((n) => n === node || absorbed.includes(n)), true)) this.item(part);
       return;

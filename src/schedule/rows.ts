@@ -5,22 +5,12 @@
 import { ArrayDesc, type View } from "../core/array.ts";
 import type { Dtype } from "../core/dtype.ts";
 import { type Expr, type Value, expr } from "../core/expr.ts";
-import type { GpuDevice, GpuStep } from "../core/gpu.ts";
 import type { Node, RowRule, RowScope } from "../core/op.ts";
 import { type Shape, rowStrides, sameShape, sizeOf } from "../core/shape.ts";
 import type { GroupInput } from "../codegen/elementwise.ts";
 import type { RowGroup, RowOutput, RowReduce } from "../codegen/rows.ts";
 import { type Switches, rowsOpen } from "./gate.ts";
 import { type GrowRows, type Item, type RowSpace, fusible, mostNodes, mostOperands, mostOutputs } from "./plan.ts";
-
-/** Makes the kernel of a group for the GPU, or says why it can not. */
-export type RowsStep = (group: RowGroup, device: GpuDevice, aligned?: readonly boolean[]) => GpuStep | string;
-let rowsStep: RowsStep | undefined;
-/** Lets row groups form on GPU streams. */
-export const installRowsStep = (f: RowsStep | undefined): void => {
-  rowsStep = f;
-};
-export const rowsStepOf = (): RowsStep | undefined => rowsStep;
 
 /** Whether an array of a group holds elements of the space, or one element per row. */
 type Role = "element" | "row";
@@ -99,7 +89,7 @@ function spacesAbove(root: Node): RowSpace[] {
 /** What makes row groups of a tape where generated kernels for them may run. */
 export function rowsGrower(switches: Switches): GrowRows | undefined {
   const cpu = rowsOpen(switches, "wasm");
-  const gpu = rowsStep !== undefined && rowsOpen(switches, "vulkan");
+  const gpu = rowsOpen(switches, "vulkan");
   return cpu || gpu ? (item, gone) => (item.node.stream.device.type === "gpu" ? gpu : cpu) && growRows(item, gone) : undefined;
 }
 /** Turns the item into a row group when its node is the end of one that is worth it. */

@@ -15,6 +15,7 @@ import { type Group, type GroupInput, elementwiseLaunch } from "../codegen/eleme
 import { type Place, interpretGroup } from "../codegen/interpreter.ts";
 import { elementwiseStep } from "../codegen/elementwise-spirv.ts";
 import type { RowGroup } from "../codegen/rows.ts";
+import { rowsLaunch as gpuRowsLaunch } from "../codegen/rows-spirv.ts";
 import { rowsLaunch } from "../codegen/rows-wasm.ts";
 import { copyOp, fillStep } from "../ops/copy.ts";
 import { type Switches, closedKernels, generatedClosed, readSwitches, routeGpu, satisfies } from "./gate.ts";
@@ -22,7 +23,7 @@ import { type Item, fuse, tapeOf } from "./plan.ts";
 import { Launches } from "./launches.ts";
 import { type Kept, Recorder, scalarBits, storeScalar } from "./record.ts";
 import { GpuRecorder } from "./record-gpu.ts";
-import { rowGroup, rowsGrower, rowsStepOf } from "./rows.ts";
+import { rowGroup, rowsGrower } from "./rows.ts";
 import { type Routed, type Tuned, dropTuned, routeTuned, routeTunedGpu, tunedText } from "./tune.ts";
 import { tuneFor, untuned } from "./tune-search.ts";
 
@@ -358,10 +359,11 @@ export class Evaluation {
       return typeof launch === "string" ? undefined : { group, leaves, outs, launch };
     }
     const gpu = this.gpuRecorder();
-    const step = rowsStepOf()?.(group, gpu.backend.device, [...leaves, ...outs].map(alignedPart));
-    if (step === undefined || typeof step === "string" || closedKernels.has(generatedName(step))) return undefined;
-    const launch = { steps: [step] };
-    return gpu.ready(launch, generatedName(step), []) ? { group, leaves, outs, gpuLaunch: launch } : undefined;
+    const gpuLaunch = gpuRowsLaunch(group, gpu.backend.device, [...leaves, ...outs].map(alignedPart));
+    if (typeof gpuLaunch === "string") return undefined;
+    const names = gpuLaunch.steps.map(generatedName);
+    if (names.some((n) => closedKernels.has(n)) || !gpu.ready(gpuLaunch, names[0] as string, [])) return undefined;
+    return { group, leaves, outs, gpuLaunch };
   }
   private rows({ node, absorbed = [], stored = [] }: Item, { group, leaves, outs, launch, gpuLaunch }: PlannedRows): void {
     stats.fusedGroups++;
