@@ -1,4 +1,5 @@
 /** Plans of compiled functions: that they engage, that they equal what is computed without them, and what they do to memory. */
+import { execFileSync } from "node:child_process";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { core as mx, nn, optimizers, utils } from "../src/index.ts";
 import { openVulkan } from "../src/backend/vulkan/index.ts";
@@ -11,6 +12,8 @@ import { chooseTestDevice } from "./helpers/gpu-scheduler.ts";
 import { demo4bit } from "./helpers/llm.ts";
 
 type A = mx.MxArray;
+// These tests are about compiled functions, even where MLX_DISABLE_COMPILE switches them off.
+mx.enableCompile();
 chooseTestDevice();
 const onGpu = mx.defaultDevice().type === "gpu";
 
@@ -36,6 +39,8 @@ const counted = (): Counts => {
   return { made: n.made - before.made, reused: n.reused - before.reused, refused: n.refused - before.refused };
 };
 beforeEach(() => {
+  // Plans need generated kernels.
+  for (const f of flags) delete process.env[f];
   before = now();
 });
 
@@ -93,6 +98,16 @@ describe("a second call", () => {
     const y = f(numbers([3, 5]));
     expect([y.desc.status, wasmBackend().pool.counters.lists, counted()]).toEqual(["unscheduled", lists, { made: 0, reused: 0, refused: 0 }]);
   });
+  test("works when the first one was inside a scope that is closed", () => {
+    const w = numbers([3, 3]);
+    for (const plans of ["1", "0"]) {
+      process.env["MLX_PLAN_CACHE"] = plans;
+      const f = mx.compile((x: A) => mx.matmul(x, mx.multiply(w, 2)));
+      const x = numbers([3, 3]);
+      const [a, b] = [mx.tidy(() => bits(f(x))), bits(f(x))];
+      expect(a).toEqual(b);
+    }
+  });
   test.skipIf(onGpu)("is one list of commands for the threads", () => {
     const w = numbers([16, 16]);
     const f = mx.compile((x: A) => mx.softmax(mx.matmul(mx.matmul(x, w), w), -1));
@@ -138,6 +153,12 @@ describe("off", () => {
     }
     expect(counted()).toEqual({ made: 0, reused: 0, refused: 0 });
   });
+  test("MLX_DISABLE_COMPILE=1: the function itself runs each time", () => {
+    const code = 'import { core as mx } from "./src/index.ts"; let n = 0; const f = mx.compile((x) => (n++, mx.add(x, 1))); for (let i = 0; i < 3; i++) f(mx.array(i)).item(); console.log(n)';
+    const runs = (disable: string): string =>
+      execFileSync(process.execPath, ["--import", "tsx", "--input-type=module", "-e", code], { encoding: "utf8", env: { ...process.env, MLX_DISABLE_COMPILE: disable }, stdio: ["ignore", "pipe", "ignore"] });
+    expect([runs("1"), runs("0")]).toEqual(["3\n", "1\n"]);
+  }, 30_000);
   test("whoever traces ops sees them; explain, too", () => {
     const compiled = mx.compile(f);
     const x = numbers([2, 3]);

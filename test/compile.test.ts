@@ -4,6 +4,8 @@ import { core as mx, nn, optimizers } from "../src/index.ts";
 import { setTracer } from "../src/schedule/run.ts";
 
 type A = mx.MxArray;
+// These tests are about compiled functions, even where MLX_DISABLE_COMPILE switches them off.
+mx.enableCompile();
 /** Ops that an evaluation computes. */
 function opsOf(work: () => void): string[] {
   const seen: string[] = [];

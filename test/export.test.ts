@@ -282,6 +282,7 @@ describe("exportToDot", () => {
     expect(() => text(3 as never)).toThrow("[exportToDot]");
   });
   test("a compiled function has fewer ops", () => {
+    mx.enableCompile();
     const f = (x: A): A => mx.add(mx.add(x, 1), mx.add(x, 1));
     const count = (x: A): number => text(x).match(/label=/g)?.length ?? 0;
     const x = mx.array(1);

@@ -4,6 +4,8 @@ import { core as mx, nn } from "../src/index.ts";
 import { arrayFrom, flat, numbers } from "./helpers/transform-cases.ts";
 
 type A = mx.MxArray;
+// These tests are about compiled functions, even where MLX_DISABLE_COMPILE switches them off.
+mx.enableCompile();
 const near = (list: readonly number[], digits = 5): unknown[] => list.map((x) => expect.closeTo(x, digits));
 
 describe("grad and valueAndGrad", () => {

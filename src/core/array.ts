@@ -179,6 +179,16 @@ export function closeScope(keep: ReadonlySet<MxArray>): void {
   }
 }
 
+/** Runs `f` as if no scope were open: handles that it makes outlive those that are. */
+export function unscoped<T>(f: () => T): T {
+  const open = scopes.splice(0);
+  try {
+    return f();
+  } finally {
+    scopes.push(...open);
+  }
+}
+
 /** User handle of an array. Exported as `array`; ops/methods.ts adds the op methods. */
 export class MxArray {
   /** Shared with the finalizer, so it must not point back at the handle. */

@@ -1,10 +1,11 @@
 /** Plans of graphs as data and as text: what an evaluation will do, in which order, and where. Nothing runs, and the graph stays as it is. */
 import { ArrayDesc } from "../core/array.ts";
+import { opError } from "../core/error.ts";
 import type { Node } from "../core/op.ts";
 import { formatShape } from "../core/shape.ts";
 import { type Plan, type Stage, closeStage, openStage, standIn } from "./compiled.ts";
 import { tapeOf } from "./plan.ts";
-import type { Slot } from "./plan-memory.ts";
+import { PlanRefused, type Slot } from "./plan-memory.ts";
 import type { Item, Operand } from "./plan-record.ts";
 import { Evaluation, descsOf, installPlanText, stats } from "./run.ts";
 
@@ -166,7 +167,13 @@ export function formatPlan(report: PlanReport): string {
  * @returns data; `formatPlan` makes text of it
  * @throws when there can be no plan, because an op runs outside of the command lists
  */
-export const plan = (...trees: unknown[]): PlanReport => reportOf(planOf(descsOf(trees)));
+export function plan(...trees: unknown[]): PlanReport {
+  try {
+    return reportOf(planOf(descsOf(trees)));
+  } catch (error) {
+    throw error instanceof PlanRefused ? opError("plan", `there is no plan of this: ${error.message}`) : error;
+  }
+}
 
 installPlanText((targets) => {
   try {

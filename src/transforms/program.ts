@@ -2,7 +2,7 @@
  * A recorded computation: what a function did with placeholders of its inputs, to be done again for other inputs. `compile` and `exportFunction` are made of it.
  * Values are numbered: inputs, then constants, then the outputs of the steps in order.
  */
-import { type Aval, type ArrayDesc, MxArray } from "../core/array.ts";
+import { type Aval, type ArrayDesc, MxArray, unscoped } from "../core/array.ts";
 import type { Step } from "../core/body.ts";
 import { Dtype } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
@@ -104,7 +104,8 @@ class Builder {
     this.numbers.set(d, n);
     if (known !== undefined) return;
     if (key !== undefined) this.known.set(key, n);
-    this.constants.push(handle(d));
+    // A function may run for the first time inside a scope, which must not close them.
+    this.constants.push(unscoped(() => handle(d)));
   }
   private add({ op, params, stream, inputs, outputs }: Node): void {
     const from = inputs.map((d) => this.of(d));
