@@ -9,7 +9,7 @@
 import { type Value, expr as e, reachable } from "../core/expr.ts";
 import { type GeneratedShader, type GpuDevice, type GpuLaunch, type GpuStep, gpuInput, gpuOutput, gpuScratchIn, gpuScratchOut, gpuScratchUpdate, spreadGroups } from "../core/gpu.ts";
 import { uint32 } from "../core/dtype.ts";
-import { type Space, mergeDimensions } from "./elementwise.ts";
+import { type GroupInput, type Space, mergeDimensions } from "./elementwise.ts";
 import { countable, divisor, featureKey, lacks, pushLimit, reciprocal, roundsDivision, unrolledWeight } from "./elementwise-spirv.ts";
 import { weigh } from "./kernel.ts";
 import { type Stored, lower } from "./lower.ts";
@@ -53,7 +53,30 @@ export function rowsLaunch(group: RowGroup, device: GpuDevice, aligned?: readonl
   return rowsSpirv(group, device, { aligned });
 }
 
-export function rowsSpirv(group: RowGroup, device: GpuDevice, options: RowOptions = {}): GpuLaunch | string {
+/** The group with rows of one dimension; undefined where an input does not lie along it in even steps. */
+function withRowsOfOneDimension(group: RowGroup): RowGroup | undefined {
+  const { shape, rank = 1 } = group;
+  if (rank === 1) return group;
+  const first = shape.length - rank;
+  const inputs: GroupInput[] = [];
+  for (const { dtype, strides } of group.inputs) {
+    let step: number | undefined;
+    let length = 1;
+    for (let i = shape.length - 1; i >= first; i--) {
+      const n = shape[i] as number;
+      if (n === 1) continue;
+      step ??= strides[i] as number;
+      if (strides[i] !== step * length) return undefined;
+      length *= n;
+    }
+    inputs.push({ dtype, strides: [...strides.slice(0, first), step ?? 0] });
+  }
+  return { ...group, shape: [...shape.slice(0, first), shape.slice(first).reduce((a, b) => a * b, 1)], rank: 1, inputs };
+}
+
+export function rowsSpirv(given: RowGroup, device: GpuDevice, options: RowOptions = {}): GpuLaunch | string {
+  const group = withRowsOfOneDimension(given);
+  if (!group) return "cannot: rows of several dimensions along which an input does not lie in even steps";
   const { shape, inputs } = group;
   const length = shape[shape.length - 1] ?? 1;
   const dims = shape.slice(0, -1);
