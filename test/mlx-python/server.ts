@@ -126,7 +126,7 @@ function encode(v: unknown, copies: boolean): Json {
     case "object": break;
     default: throw new Error(`can not send a ${typeof v}`);
   }
-  if (isArray(v)) return { array: [lend(v, copies), String(v.dtype), [...(v as any).desc.shape]] };
+  if (isArray(v)) return { array: [lend(v, copies), String(v.dtype), [...(v as unknown as { desc: { shape: readonly number[] } }).desc.shape]] };
   if (v instanceof mx.Dtype) return { dtype: String(v) };
   if (Array.isArray(v)) return v.map((x) => encode(x, copies));
   if (Object.getPrototypeOf(v) === Object.prototype && Object.getOwnPropertySymbols(v).length === 0 && Object.values(v).every((x) => typeof x !== "function")) return { map: Object.entries(v).map(([k, x]) => [k, encode(x, copies)]) };
