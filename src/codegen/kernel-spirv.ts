@@ -75,7 +75,7 @@ class Emitter extends SpirvEmitter {
 
   emit(): Uint32Array {
     const { m, plan, u32 } = this;
-    this.declare(this.order, plan.features, plan.roundsDivision);
+    this.declareUsed(this.order, plan.features, plan.roundsDivision);
     const group = this.groupVariables();
     const local = this.builtIn(u32, builtIn.localInvocationIndex);
     return m.finish([groupSize, 1, 1], () => {

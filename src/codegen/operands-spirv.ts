@@ -65,7 +65,7 @@ export class SpirvEmitter {
   }
 
   /** States which arithmetic the values want of the device. */
-  protected declare(values: readonly Value[], features: SpirvFeatures, roundsDivision: boolean): void {
+  protected declareUsed(values: readonly Value[], features: SpirvFeatures, roundsDivision: boolean): void {
     const types = new Set(values.map((v) => v.type));
     this.m.roundsDivision = roundsDivision;
     if (types.has("f32") && features.signedZeroInfNanPreserveFloat32) this.m.preserve(32);

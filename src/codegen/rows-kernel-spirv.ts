@@ -102,7 +102,7 @@ class Emitter extends SpirvEmitter {
       return i < n ? plan.access[i] === "r" : i < n + plan.reduces;
     };
     for (const v of values) if (isCommon(v)) this.common.add(v);
-    this.declare([...values, ...reachable(plan.phases.flat().map((r) => r.result))], plan.features, plan.roundsDivision);
+    this.declareUsed([...values, ...reachable(plan.phases.flat().map((r) => r.result))], plan.features, plan.roundsDivision);
     this.combiner = new RowCombiner(this.m, plan, { when: (c, yes) => this.when(c, yes), loop: (...args) => this.loop(...args) });
   }
 

@@ -91,7 +91,9 @@ export const setVulkanOpenOptions = (options: OpenOptions): void => {
   openOptions = options;
 };
 let memoryLimit: number | undefined;
-let cacheLimit = 1 << 30;
+let cacheLimit: number | undefined;
+/** Least bytes of unused buffers that are kept where nobody says how many. */
+const leastCache = 2 ** 30;
 
 export interface VulkanCounters {
   submissions: number;
@@ -116,8 +118,8 @@ export class VulkanBackend {
   readonly memory: DeviceMemory;
   readonly pipelines: Pipelines;
   readonly counters: VulkanCounters = { submissions: 0, dispatches: 0, uploads: 0, uploadedBytes: 0, downloads: 0, downloadedBytes: 0, imports: 0, inPlace: 0, syncs: 0 };
-  /** Most bytes of unused buffers that are kept for later. */
-  cacheLimit = cacheLimit;
+  /** Most bytes of unused buffers that are kept for later: by default a quarter of the device's memory. */
+  cacheLimit: number;
   /** Timeline value of the last submission. */
   last = 0;
   /** Why the device is gone, if it is. */
@@ -159,6 +161,7 @@ export class VulkanBackend {
     const { bufferBytes, allocationBytes } = info.limits;
     const limit = memoryLimit ?? (env("MLX_VK_MEMORY_LIMIT") || Number.POSITIVE_INFINITY);
     this.memory = new DeviceMemory(addon, { limit, largest: Math.min(bufferBytes, allocationBytes) });
+    this.cacheLimit = cacheLimit ?? Math.max(leastCache, Math.floor((addon.memoryInfo()[0] ?? 0) / 4));
     this.wordMemory = new DeviceMemory(addon, { blockBytes: 4 * wordPageBytes });
     this.memory.beforeTrim = () => {
       if (!this.keeping) this.submit();
@@ -730,9 +733,9 @@ export function setDeviceMemoryLimit(bytes: number): number {
 }
 /** Sets the most bytes of unused buffers that are kept; returns the limit before. */
 export function setDeviceCacheLimit(bytes: number): number {
-  const before = cacheLimit;
-  cacheLimit = Math.max(0, bytes);
   const open = openVulkan();
+  const before = open?.cacheLimit ?? cacheLimit ?? leastCache;
+  cacheLimit = Math.max(0, bytes);
   if (open) {
     open.cacheLimit = cacheLimit;
     open.keepCacheLimit();
