@@ -11,7 +11,7 @@ import { onnxEngine } from "./onnx.ts";
 import { tfjsEngine } from "./tfjs.ts";
 
 const peer = (name: string): string => {
-  if (version(name) === undefined) throw new Error(`${name} is not installed: cd bench/peers && npm ci`);
+  if (version(name) === undefined) throw new Error(`${name} is not installed: cd bench/peers && npm install`);
   return pathToFileURL(createRequire(join(import.meta.dirname, "../peers/package.json")).resolve(name)).href;
 };
 type Library = Parameters<typeof mlxEngine>[0];

@@ -17,7 +17,7 @@ export const fileOf = (name: string, path: string): string => join(folder(name),
 
 /** Imports a library; `subpath` as its exports name it. */
 export async function load<T>(name: string): Promise<T> {
-  if (version(name.split("/").slice(0, name.startsWith("@") ? 2 : 1).join("/")) === undefined) throw new Error(`${name} is not installed: cd bench/peers && npm ci`);
+  if (version(name.split("/").slice(0, name.startsWith("@") ? 2 : 1).join("/")) === undefined) throw new Error(`${name} is not installed: cd bench/peers && npm install`);
   const require = createRequire(join(import.meta.dirname, "package.json"));
   // Packages without an entry for require (ES modules only) are found by Node's import from this folder.
   let url: string;

@@ -1,7 +1,7 @@
 /**
  * The same work on every library that a user of Node could take instead, one after another: decode and prefill of a language model with random weights in
  * each one's own format, and ops. Each library has a process of its own, is checked against float64 first, and takes turns with ours.
- * Use: cd bench/peers && npm ci; then from the repository:
+ * Use: cd bench/peers && npm install; then from the repository:
  *   node --import tsx bench/peers/run.ts [--only llm|ops|NAME] [--quick] [--rounds 7] [--threads 2] [--model qwen3-0.6b] [--software] [--publish]
  * --quick: fewer and shorter rounds, under five minutes in all. --software: Vulkan drivers that compute on the CPU count too.
  * --publish: the result goes to bench/peers/result.json, the chart to bench/peers/chart.svg and the table into README.md; parts are merged.
