@@ -8,6 +8,7 @@ import type { Node } from "../src/core/op.ts";
 import { residualOf } from "../src/ops/residual-gpu.ts";
 import { productWithAddend } from "../src/schedule/residual.ts";
 import { definitionOf } from "../src/schedule/run.ts";
+import { overrideTuned } from "../src/schedule/tune.ts";
 import { randomSource } from "./helpers/check.ts";
 import { type TestArray, elementsOf, gpuDevice, opNamed, runKernel, viewOf } from "./helpers/gpu.ts";
 import { chooseTestDevice, counted } from "./helpers/gpu-scheduler.ts";
@@ -317,6 +318,16 @@ describe.skipIf(skipReason)("sums of evaluations on the GPU", () => {
     recording.run();
     expect(numbers(y)).toEqual(outcome(() => mx.add(mx.matmul(A(), B()), C())).values[0]);
     recording.dispose();
+  });
+  test("a choice that was measured for the product stays", () => {
+    const build = (): A => mx.add(mx.matmul(A(), B()), C());
+    const want = outcome(build).values;
+    overrideTuned((_, op) => (op.name === "matmul" ? { kernel: "vulkan/matmul/tiled", values: { tile: 8 } } : undefined));
+    try {
+      expect(outcome(build)).toEqual({ values: want, sums: 0, dispatches: 2 });
+    } finally {
+      overrideTuned(undefined);
+    }
   });
   test("leave nothing behind", () => {
     const run = (): unknown => outcome(() => mx.add(mx.matmul(mx.exp(A()), B()), mx.exp(C())));
