@@ -10,6 +10,7 @@ import { rowsLaunch as gpuRowsLaunch } from "../codegen/rows-spirv.ts";
 import { rowsLaunch } from "../codegen/rows-wasm.ts";
 import { type Switches, type Verdict, check, checkGpu, generatedClosed, readSwitches, satisfies } from "../schedule/gate.ts";
 import { type Item, fuse, tapeOf } from "../schedule/plan.ts";
+import { productJoiner } from "../schedule/residual.ts";
 import { rowGroup, rowsGrower } from "../schedule/rows.ts";
 import { type Routed, routeTuned, routeTunedGpu, tunedText } from "../schedule/tune.ts";
 import { GroupBuilder, alignedPart, broadcastStrides, definitionOf, descsOf } from "../schedule/run.ts";
@@ -50,16 +51,17 @@ class Explainer {
   }
 
   tape(tape: readonly Node[]): void {
-    for (const item of fuse(tape, this.switches.fuse && !this.switches.check, rowsGrower(this.switches))) this.item(item);
+    const join = productJoiner(this.switches, () => this.gpu);
+    for (const item of fuse(tape, this.switches.fuse && !this.switches.check, rowsGrower(this.switches), join)) this.item(item);
   }
   private item(item: Item): void {
     if (item.rows) {
       this.rows(item);
       return;
     }
-    const { node, absorbed = [] } = item;
+    const { node, absorbed = [], product } = item;
     const { op, outputs } = node;
-    const fused = withNames(absorbed);
+    const fused = product ? ` for ${product.op.name} and add` : withNames(absorbed);
     const leaves: ArrayDesc[] = [];
     const value = op.expr && !op.view ? new GroupBuilder(node, absorbed, leaves).value : undefined;
     const inputs = value ? leaves : node.inputs;

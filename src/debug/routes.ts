@@ -14,7 +14,7 @@ interface Family {
 const families: readonly Family[] = [
   { name: "ROPE", ops: ["rope"], hit: "MLX_VK_DEBUG_ROPE_HIT", reject: "MLX_VK_DEBUG_ROPE_REJECT" },
   { name: "SDPA", ops: ["scaledDotProductAttention", "attentionStep"], hit: "MLX_VK_DEBUG_SDPA_HIT", reject: "MLX_VK_DEBUG_SDPA_REJECT" },
-  { name: "QMM", ops: ["quantizedMatmul", "gatherQMM"], hit: "MLX_VK_DEBUG_QMM_HIT", reject: "MLX_VK_DEBUG_QMM_REJECT" },
+  { name: "QMM", ops: ["quantizedMatmul", "quantizedAddmm", "gatherQMM"], hit: "MLX_VK_DEBUG_QMM_HIT", reject: "MLX_VK_DEBUG_QMM_REJECT" },
 ];
 
 const form = (d: View): string => `${d.dtype}${formatShape(d.shape)}/strides${formatShape(d.strides)}/offset ${d.offset}${d.contiguous ? "/dense" : ""}`;

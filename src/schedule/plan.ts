@@ -17,6 +17,8 @@ export interface Item {
   stored: Node[] | undefined;
   /** Set when the nodes are a row group. */
   rows?: RowSpace;
+  /** Set when the node, which is not one of the tape, stands for this product and a sum (schedule/residual.ts). */
+  readonly product?: Node;
 }
 
 let stamp = 0;
@@ -65,9 +67,9 @@ export const fusible = (node: Node): boolean => node.op.expr !== undefined && no
 /**
  * Groups elementwise nodes: a node absorbs the producers of the same shape whose results nobody on the tape reads before it. The group runs at the place of its last
  * node. A result that nobody else can see (no handle, all readers inside the group) is never stored; others are further outputs of the kernel. Around ops on rows,
- * `rows` makes row groups.
+ * `rows` makes row groups. `join` is asked about what is in no group.
  */
-export function fuse(tape: readonly Node[], enabled: boolean, rows?: GrowRows): Item[] {
+export function fuse(tape: readonly Node[], enabled: boolean, rows?: GrowRows, join?: JoinProduct): Item[] {
   const items: Item[] = [];
   if (enabled) countReaders(tape);
   const grow = enabled && tape.some((node) => node.op.rows !== undefined) ? rows : undefined;
@@ -82,13 +84,16 @@ export function fuse(tape: readonly Node[], enabled: boolean, rows?: GrowRows): 
     }
     if (gone && fusible(node)) absorb(item, gone);
     else if (gone) for (const d of node.inputs) d.readers--;
-    items.push(item);
+    items.push((gone && !item.absorbed && join?.(node, gone)) || item);
   }
   return items.reverse();
 }
 
 /** Turns an item into a row group if that is worth it: absorbs into it, marks what is absorbed as gone, and keeps the counts of readers. */
 export type GrowRows = (item: Item, gone: Set<Node>) => boolean;
+
+/** The item that computes a node together with the product among its inputs, if one does: marks the product as gone, and keeps the counts of readers. */
+export type JoinProduct = (node: Node, gone: Set<Node>) => Item | undefined;
 
 /** `readers`: nodes of the tape that read an array and have no place yet. */
 function countReaders(tape: readonly Node[]): void {

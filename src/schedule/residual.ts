@@ -1,15 +1,20 @@
 /** Sums that a product's GPU kernel makes as it stores its result, instead of a pass of their own (ops/residual-gpu.ts). */
 import type { ArrayDesc, MxArray } from "../core/array.ts";
+import type { GpuDevice } from "../core/gpu.ts";
 import { type Node, type Op, ops } from "../core/op.ts";
 import { add } from "../ops/binary.ts";
 import { residualOf } from "../ops/residual-gpu.ts";
 import { quantizedMatmul } from "../ops/quantized.ts";
+import { type Switches, routeGpu } from "./gate.ts";
+import type { JoinProduct } from "./plan.ts";
+import { routeTunedGpu } from "./tune.ts";
 
 /** `quantizedMatmul` with a further input that is added. Where no kernel of it is open, its definition is computed. */
 let packedSum: Op | undefined;
 function packedOp(product: Op): Op {
   packedSum ??= {
     ...product,
+    name: "quantizedAddmm",
     kernels: [],
     composite: (inputs, params) => {
       const [x, w, scales, biases, c] = inputs as [MxArray, MxArray, MxArray, MxArray, MxArray];
@@ -38,4 +43,31 @@ export function productWithAddend(sum: Node): { readonly node: Node; readonly pr
     return { node: { op, params: residual.params, inputs: [...product.inputs, addend], outputs: sum.outputs, stream: sum.stream }, product };
   }
   return undefined;
+}
+
+/**
+ * Kernels that add an array for nothing. Products of few rows have others, and so have matrix units, whose 16-bit results are stored 16 bytes at a time only where nothing
+ * is added.
+ */
+const paying: ReadonlySet<string> = new Set(["vulkan/matmul/tiled", "vulkan/quantized/mm_tiled"]);
+
+/** True when the kernel that would compute the product computes the sum as well. What was measured for the product (tune.ts) says nothing about the sum. */
+function pays(node: Node, product: Node, switches: Switches, device: GpuDevice): boolean {
+  const own = routeTunedGpu(product.op, product.inputs, product.params, product.outputs, switches, device, []);
+  if (!own || own.tuned || !paying.has(own.kernel.name)) return false;
+  return routeGpu(node.op, node.inputs, node.params, node.outputs, switches, device, [])?.name === own.kernel.name;
+}
+
+/** What joins products on the GPU with the sums that they are part of, or undefined with `vulkan/residual` in MLX_DISABLE. `device` is asked for where there is such a sum. */
+export function productJoiner(switches: Switches, device: () => GpuDevice | undefined): JoinProduct | undefined {
+  if (switches.disabled("vulkan/residual")) return undefined;
+  return (sum, gone) => {
+    const found = sum.stream.device.type === "gpu" ? productWithAddend(sum) : undefined;
+    const gpu = found && device();
+    if (!found || !gpu || gone.has(found.product) || !pays(found.node, found.product, switches, gpu)) return undefined;
+    gone.add(found.product);
+    // The sum has its place, and the product has it too now.
+    for (const d of found.product.inputs) d.readers--;
+    return { node: found.node, absorbed: undefined, stored: undefined, product: found.product };
+  };
 }

@@ -23,6 +23,7 @@ import { type Item, fuse, tapeOf } from "./plan.ts";
 import { Launches } from "./launches.ts";
 import { type Kept, Recorder, scalarBits, storeScalar } from "./record.ts";
 import { GpuRecorder } from "./record-gpu.ts";
+import { productJoiner } from "./residual.ts";
 import { rowGroup, rowsGrower } from "./rows.ts";
 import { type Routed, type Tuned, dropTuned, routeTuned, routeTunedGpu, tunedText } from "./tune.ts";
 import { tuneFor, untuned } from "./tune-search.ts";
@@ -37,6 +38,8 @@ export interface EvalStats {
   storedNodes: number;
   /** Groups around reductions of rows; they count as fused groups as well. */
   rowGroups: number;
+  /** Sums that a product's kernel made (schedule/residual.ts). */
+  productSums: number;
   donations: number;
   layoutCopies: number;
   composites: number;
@@ -50,7 +53,7 @@ export interface EvalStats {
   plansReused: number;
   plansRefused: number;
 }
-export const stats: EvalStats = { evaluations: 0, commands: 0, fusedGroups: 0, absorbedNodes: 0, storedNodes: 0, rowGroups: 0, donations: 0, layoutCopies: 0, composites: 0, dispatches: 0, fallbacks: 0, flushes: 0, plansMade: 0, plansReused: 0, plansRefused: 0 };
+export const stats: EvalStats = { evaluations: 0, commands: 0, fusedGroups: 0, absorbedNodes: 0, storedNodes: 0, rowGroups: 0, productSums: 0, donations: 0, layoutCopies: 0, composites: 0, dispatches: 0, fallbacks: 0, flushes: 0, plansMade: 0, plansReused: 0, plansRefused: 0 };
 
 /** Called for each recorded node with the kernel that runs it; set by debug tools. */
 export interface Tracer {
@@ -163,7 +166,8 @@ export class Evaluation {
 
   record(tape: readonly Node[]): void {
     const { fuse: enabled, check } = this.switches;
-    for (const item of fuse(tape, enabled && !check, rowsGrower(this.switches))) this.item(item);
+    const join = productJoiner(this.switches, () => this.gpuRecorder().backend.device);
+    for (const item of fuse(tape, enabled && !check, rowsGrower(this.switches), join)) this.item(item);
   }
   private report(node: Node, kernel: string, refused: readonly string[], absorbed: readonly Node[], tuned?: Tuned): void {
     if (this.planner) {
@@ -200,6 +204,7 @@ export class Evaluation {
       else if (op.view) this.view(node);
       else if (op.expr) this.elementwise(item);
       else this.structured(node);
+      if (item.product) stats.productSums++;
     } catch (error) {
       // Nothing was recorded that writes the outputs: they must not pass for computed, so that a later evaluation computes them.
       for (const n of [node, ...(item.stored ?? [])]) for (const o of n.outputs) dropStorage(o);
