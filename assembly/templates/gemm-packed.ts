@@ -214,5 +214,51 @@ function plus64(p: usize, alpha: f32, beta: f32, c: usize, cn: i32, w: i32, dtyp
 }
 `;
 
+/** Register tile of `direct`: c[rows][8] = rows of a, `sr` bytes apart, times panel b over kc values of k; rows of c are `pitch` bytes apart. Rows behind `last` repeat it. */
+function rowTile(rows: number, fused: boolean): string {
+  const each = (op: (i: number) => string): string => range(rows).map((i) => `  ${op(i)}\n`).join("");
+  const product = (x: string, y: string, c: string): string => (fused ? `f32x4.relaxed_madd(${x}, ${y}, ${c})` : `f32x4.add(f32x4.mul(${x}, ${y}), ${c})`);
+  let body = "";
+  for (const u of range(unroll)) {
+    body += `    let b${u}0 = v128.load(b, ${u * 32}), b${u}1 = v128.load(b, ${u * 32 + 16});\n`;
+    for (const i of range(rows)) body += `    let a${u}${i} = v128.load_splat<f32>(p${i}, ${u * 4}); c${i}0 = ${product(`a${u}${i}`, `b${u}0`, `c${i}0`)}; c${i}1 = ${product(`a${u}${i}`, `b${u}1`, `c${i}1`)};\n`;
+  }
+  return `
+function rowTile${rows}(a: usize, sr: i32, last: i32, b: usize, c: usize, kc: i32, pitch: i32): void {
+${each((i) => `let p${i} = a + ${i === 0 ? "0" : `sr * min(${i}, last)`}, c${i}0 = f32x4.splat(0), c${i}1 = f32x4.splat(0);`)}  for (let e = b + (<usize>kc << 5); b < e; b += ${unroll * 32}) {
+${body}    ${range(rows).map((i) => `p${i} += ${unroll * 4};`).join(" ")}
+  }
+${each((i) => `v128.store(c, c${i}0); v128.store(c, c${i}1, 16); c += pitch;`)}}
+`;
+}
+
+/** The product of a few k without packing the left operand, whose rows are read where they lie; sums are written where they belong. */
+const direct = `
+/**
+ * out = left operand times right operand, all float32; a row of the left operand and of out has its elements next to each other. K is a multiple of ${unroll}.
+ * Units and words as \`gemm\`, but word 0 is the left operand as it lies and word 18 the bytes between its rows; one matrix, no c, no alpha.
+ */
+export function direct(a: usize, begin: i32, end: i32): void {
+  const TILE: i32 = ASC_FEATURE_RELAXED_SIMD ? 6 : 4;
+  let rows = load<i32>(a, 20), N = load<i32>(a, 24), K = load<i32>(a, 28), RB = load<i32>(a, 36), NB = load<i32>(a, 40);
+  let sk = load<i32>(a, 44) << 2, sn = load<i32>(a, 48) << 2, sr = load<i32>(a, 72), pitch = load<i32>(a, 96) << 2;
+  let rowBlocks = (rows + RB - 1) / RB, corner = SCRATCH + 4096, bPanels = corner + 256;
+  for (let u = begin; u < end; u++) {
+    let rb = u % rowBlocks, r0 = rb * RB, n0 = u / rowBlocks * NB, nr = min(RB, rows - r0), nc = min(NB, N - n0);
+    let right = load<usize>(a, 4) + n0 * sn, left = load<usize>(a) + <usize>r0 * sr, out = load<usize>(a, 8) + <usize>r0 * pitch + (<usize>n0 << 2);
+    for (let j = 0; j < nc; j += 8) panel8_f32(right + j * sn, bPanels + (<usize>(j * K) << 2), min(8, nc - j), K, K, sn, sk);
+    for (let r = 0; r < nr; r += TILE, left += TILE * sr, out += TILE * pitch) {
+      let h = min(TILE, nr - r);
+      for (let j = 0; j < nc; j += 8) {
+        let w = min(8, nc - j), whole = h == TILE && w == 8, c = out + (j << 2), b = bPanels + (<usize>(j * K) << 2);
+        let to = whole ? c : corner, step = whole ? pitch : 32;
+        if (ASC_FEATURE_RELAXED_SIMD) rowTile6(left, sr, h - 1, b, to, K, step); else rowTile4(left, sr, h - 1, b, to, K, step);
+        if (!whole) for (let i = 0; i < h; i++, c += pitch) memory.copy(c, corner + (i << 5), w << 2);
+      }
+    }
+  }
+}
+`;
+
 export const packedSource = (): string =>
-  panels(4) + panels(6) + panels(8) + panel64 + tile(4, single, false) + tile(6, single, true) + tile(4, double, false) + plus + kernels(single) + kernels(double);
+  panels(4) + panels(6) + panels(8) + panel64 + tile(4, single, false) + tile(6, single, true) + tile(4, double, false) + plus + kernels(single) + kernels(double) + rowTile(4, false) + rowTile(6, true) + direct;

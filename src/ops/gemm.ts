@@ -37,7 +37,7 @@ export interface Product {
 /** At most this many rows share one read of the other operand without packing. */
 const fewRows = { alongK: 10, alongN: 8 };
 /**
- * What may be measured: whether few rows are multiplied without packing (0: by the sizes, 1: never, 2: up to `mostRows`), rows and columns of a packed block (0: by the sizes),
+ * What may be measured: whether the left operand is multiplied without packing (0: by the sizes, 1: never, 2: few rows are, up to `mostRows`), rows and columns of a packed block (0: by the sizes),
  * and the work of a thread at a time.
  */
 export const productTunables = { way: [0, 1, 2], rows: [0, 48, 96, 252, 504], columns: [0, 16, 32, 64], grain: [1, 0.5, 2, 4] } as const satisfies Tunables;
@@ -112,7 +112,22 @@ export function launchProduct(product: Product, choices: Choices = {}): Launch {
     way = fewRowsWay(t, choices["way"]);
     if (way !== "packed") return rowsProduct(t, way, choices);
   }
-  return packedProduct(p, choices);
+  return isDirect(p) && choices["way"] !== 1 ? directProduct(p, choices) : packedProduct(p, choices);
+}
+
+/** Sums this short, in columns this few, end before packing the left operand pays. */
+const directMost = { K: 256, N: 256 };
+/** Whether the left operand may be read where it lies: float32 rows along k, one matrix, nothing to add or to scale. */
+function isDirect(p: Product): boolean {
+  if (p.dtype !== float32 || p.K === 0 || p.K % kStep !== 0 || p.K > directMost.K || p.N > directMost.N || sizeOf(p.batch) !== 1) return false;
+  return p.a.column === 1 && (p.out?.[1] ?? 1) === 1 && !p.a.list && !p.b.list && !p.c && p.alpha === 1;
+}
+function directProduct(p: Product, choices: Choices): Launch {
+  const blocks = cutPacked(p, p.M, 1, choices);
+  const args = packedWords(p, { rows: p.M, row0: 0, count: 1, g0: 0, stride: p.a.row * p.dtype.size }, blocks);
+  args[0] = p.a.at;
+  const units = Math.ceil(p.M / blocks.rows) * Math.ceil(p.N / blocks.columns);
+  return { steps: [{ entry: "gemm/direct", args, units, grain: blocks.grain }] };
 }
 
 /** A float32 copy of x, each of its distinct matrices once, as an operand of `rowsProduct`. */
