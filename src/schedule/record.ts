@@ -2,7 +2,7 @@
 import { ArrayDesc, type Epoch } from "../core/array.ts";
 import { bitsArray, toBfloat16Bits, toFloat16Bits } from "../core/dtype.ts";
 import type { Arg, Launch, Step } from "../core/op.ts";
-import { Storage } from "../core/storage.ts";
+import { Storage, hostMemory } from "../core/storage.ts";
 import type { CommandList } from "../backend/wasm/pool.ts";
 import type { GpuList, GpuRecorder } from "./record-gpu.ts";
 import { type WasmBackend, onHostWrite, wasmBackend } from "../backend/wasm/index.ts";
@@ -100,8 +100,13 @@ export class Recorder {
     this.words = new Int32Array(buffer, 0, Math.floor(buffer.byteLength / 4));
     this.floats = new Float32Array(buffer, 0, Math.floor(buffer.byteLength / 4));
   }
+  /** Memory that arrays have given back may be among it, so commands that still use those must have run. */
+  private newBuffer(): number {
+    hostMemory().quiesce();
+    return this.backend.memory.reserve(listBytes);
+  }
   protected open(): void {
-    this.base = buffers.pop() ?? this.backend.memory.reserve(listBytes);
+    this.base = buffers.pop() ?? this.newBuffer();
     this.at = this.base >>> 2;
     this.limit = (this.base + listBytes - reserveBytes) >>> 2;
     unfinished.add(this);
