@@ -3,6 +3,7 @@ import { type Dtype, int16, int8 } from "../core/dtype.ts";
 import { type Value, isWide, reachable } from "../core/expr.ts";
 import { type PushArg, emitOp, parts, shiftCount } from "./lanes.ts";
 import { type CommonForm, type Stored, commonForm } from "./lower.ts";
+import { type UnitLocals, loadWord, placeChunk, placeRow } from "./places.ts";
 import { Code, isRelaxed, kernelModule, op, simd } from "./wasm.ts";
 
 /**
@@ -62,7 +63,6 @@ export function weigh(outputs: readonly Stored[]): number {
 }
 
 // Locals of the function: 3 parameters, then these integers, then pointers and gather strides.
-const pArgs = 0;
 const pBegin = 1;
 const pEnd = 2;
 const lSize = 3;
@@ -72,6 +72,7 @@ const lAt = 6;
 const lRow = 7;
 const lRest = 8;
 const lIndex = 9;
+const unitLocals: UnitLocals = { unit: pBegin, size: lSize, chunk: lChunk, row: lRow, rest: lRest, index: lIndex, at: lAt, count: lCount };
 const lOffset = 10;
 const firstPointer = 11;
 
@@ -165,10 +166,7 @@ class Emitter {
   }
 
   private loadWord(word: number, local: number): void {
-    this.c.get(pArgs);
-    this.c.op(op.i32_load);
-    this.c.offset(4 * word);
-    this.c.set(local);
+    loadWord(this.c, word, local);
   }
   /** One row, cut into chunks: [begin * chunk, min(end * chunk, size)). */
   private emitFlat(): void {
@@ -225,27 +223,7 @@ class Emitter {
   private emitRows(): void {
     const { c, words, plan } = this;
     c.op(op.loop, 0x40);
-    this.loadWord(words.chunks, lRest);
-    c.get(pBegin);
-    c.get(pBegin);
-    c.get(lRest);
-    c.op(op.i32_div_u);
-    c.tee(lRow);
-    c.get(lRest);
-    c.op(op.i32_mul, op.i32_sub);
-    c.get(lChunk);
-    c.op(op.i32_mul);
-    c.set(lAt);
-    // count = min(chunk, size - at)
-    c.get(lChunk);
-    c.get(lSize);
-    c.get(lAt);
-    c.op(op.i32_sub);
-    c.tee(lCount);
-    c.get(lChunk);
-    c.get(lCount);
-    c.op(op.i32_lt_u, op.select);
-    c.set(lCount);
+    placeChunk(c, unitLocals, words.chunks);
     this.placeRow();
     plan.access.forEach((m, i) => {
       if (m !== "once") this.advance(i, m);
@@ -264,38 +242,10 @@ class Emitter {
     c.get(pEnd);
     c.op(op.i32_lt_u, op.br_if, 0, op.end);
   }
-  /** Input pointers to the start of row lRow: an odometer over the outer dimensions, last first. */
+  /** Input pointers to the start of row lRow. */
   private placeRow(): void {
     const { c, words, plan } = this;
-    const inputs = plan.access.flatMap((m, i) => (m === "once" ? [] : [i]));
-    for (const i of inputs) this.loadWord(i, firstPointer + i);
-    c.get(lRow);
-    c.set(lRest);
-    for (let d = plan.outer - 1; d >= 0; d--) {
-      let index = lRest;
-      if (d > 0) {
-        // index = rest % dim, rest = rest / dim
-        this.loadWord(words.dims + d - 1, lIndex);
-        c.get(lRest);
-        c.get(lRest);
-        c.get(lIndex);
-        c.op(op.i32_div_u);
-        c.tee(lRest);
-        c.get(lIndex);
-        c.op(op.i32_mul, op.i32_sub);
-        c.set(lIndex);
-        index = lIndex;
-      }
-      inputs.forEach((i, k) => {
-        c.get(firstPointer + i);
-        c.get(index);
-        c.get(pArgs);
-        c.op(op.i32_load);
-        c.offset(4 * (words.strides + k * plan.outer + d));
-        c.op(op.i32_mul, op.i32_add);
-        c.set(firstPointer + i);
-      });
-    }
+    placeRow(c, unitLocals, { outer: plan.outer, dims: words.dims, strides: words.strides, access: plan.access, base: (i) => firstPointer + i });
   }
 
   /** Values that are known before the element loop, kept in locals of their own. */

@@ -9,6 +9,7 @@ import { type PushArg, emitOp, parts, shiftCount } from "./lanes.ts";
 import type { Stored } from "./lower.ts";
 import { FirstBest, Fold, type Reducer, identityOf } from "./rows-reduce.ts";
 import type { RowRule } from "./rows.ts";
+import { type UnitLocals, loadWord, placeChunk, placeRow } from "./places.ts";
 import { Code, kernelModule, op, simd } from "./wasm.ts";
 
 export interface LoweredReduce {
@@ -59,7 +60,6 @@ export function rowArguments({ access, outputs, outer, chunked }: { readonly acc
 export const weighRows = (plan: RowPlan): number => new RowEmitter(plan).weight();
 export const emitRowKernel = (plan: RowPlan): Uint8Array => new RowEmitter(plan).module();
 
-const pArgs = 0;
 const pBegin = 1;
 const pEnd = 2;
 const lSize = 3;
@@ -72,6 +72,7 @@ const lIndex = 8;
 const lRounds = 9;
 const lAt = 10;
 const lChunk = 11;
+const unitLocals: UnitLocals = { unit: pBegin, size: lSize, chunk: lChunk, row: lRow, rest: lRest, index: lIndex, at: lAt, count: lLength };
 const firstPointer = 12;
 /** When a value is known: before everything, at the start of a row, or behind a pass. */
 const once = -1;
@@ -204,10 +205,7 @@ class RowEmitter {
   }
   private readonly newVector = (): number => this.firstVector + this.vectors++;
   private loadWord(word: number, local: number): void {
-    this.c.get(pArgs);
-    this.c.op(op.i32_load);
-    this.c.offset(4 * word);
-    this.c.set(local);
+    loadWord(this.c, word, local);
   }
 
   // ---- rows
@@ -248,27 +246,7 @@ class RowEmitter {
       this.placeRow();
       return;
     }
-    // row = unit / chunks, at = unit % chunks * chunk, length = min(chunk, size - at)
-    this.loadWord(words.size + 2, lRest);
-    c.get(pBegin);
-    c.get(pBegin);
-    c.get(lRest);
-    c.op(op.i32_div_u);
-    c.tee(lRow);
-    c.get(lRest);
-    c.op(op.i32_mul, op.i32_sub);
-    c.get(lChunk);
-    c.op(op.i32_mul);
-    c.set(lAt);
-    c.get(lChunk);
-    c.get(lSize);
-    c.get(lAt);
-    c.op(op.i32_sub);
-    c.tee(lLength);
-    c.get(lChunk);
-    c.get(lLength);
-    c.op(op.i32_lt_u, op.select);
-    c.set(lLength);
+    placeChunk(c, unitLocals, words.size + 2);
     this.placeRow();
     plan.access.forEach((m, i) => {
       if (m !== "unit" && m !== "gather") return;
@@ -280,38 +258,10 @@ class RowEmitter {
       c.set(this.base(i));
     });
   }
-  /** Input pointers to the start of row lRow: an odometer over the outer dimensions, last first. */
+  /** Input pointers to the start of row lRow. */
   private placeRow(): void {
     const { c, words, plan } = this;
-    const inputs = plan.access.flatMap((m, i) => (m === "once" ? [] : [i]));
-    for (const i of inputs) this.loadWord(i, this.base(i));
-    c.get(lRow);
-    c.set(lRest);
-    for (let d = plan.outer - 1; d >= 0; d--) {
-      let index = lRest;
-      if (d > 0) {
-        // index = rest % dim, rest = rest / dim
-        this.loadWord(words.dims + d - 1, lIndex);
-        c.get(lRest);
-        c.get(lRest);
-        c.get(lIndex);
-        c.op(op.i32_div_u);
-        c.tee(lRest);
-        c.get(lIndex);
-        c.op(op.i32_mul, op.i32_sub);
-        c.set(lIndex);
-        index = lIndex;
-      }
-      inputs.forEach((i, k) => {
-        c.get(this.base(i));
-        c.get(index);
-        c.get(pArgs);
-        c.op(op.i32_load);
-        c.offset(4 * (words.strides + k * plan.outer + d));
-        c.op(op.i32_mul, op.i32_add);
-        c.set(this.base(i));
-      });
-    }
+    placeRow(c, unitLocals, { outer: plan.outer, dims: words.dims, strides: words.strides, access: plan.access, base: (i) => this.base(i) });
   }
 
   // ---- values of a row
