@@ -1,5 +1,5 @@
 /**
- * Decode and prefill of synthetic checkpoints on the GPU: `node --import tsx bench/models/gpu.ts [config] [format] [depths] [--json file] [--tokens 200] [--no-check]
+ * Decode and prefill of synthetic checkpoints on the GPU: `node --import tsx bench/models/gpu.ts [config] [format] [depths] [--json file] [--tokens 200] [--prefill 128,512] [--no-check]
  * [--dispatch-us 1.84]` (what a dependent dispatch takes on an H200). Node 24 runs it without tsx, whose output is slower.
  * First the logits of both devices are compared, then tokens per second are measured at each depth, and where the time of a decode step goes.
  */
@@ -18,7 +18,7 @@ import { syntheticCheckpoint } from "./synthetic.ts";
 
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
-  options: { json: { type: "string" }, tokens: { type: "string", default: "200" }, "no-check": { type: "boolean", default: false }, "dispatch-us": { type: "string", default: "1.84" } },
+  options: { json: { type: "string" }, tokens: { type: "string", default: "200" }, prefill: { type: "string", default: "128,512" }, "no-check": { type: "boolean", default: false }, "dispatch-us": { type: "string", default: "1.84" } },
 });
 const [name = "qwen3-0.6b", format = "4bit-g128", depthList = "128,4096"] = positionals as [ConfigName?, FormatName?, string?];
 const config = configs[name];
@@ -249,7 +249,7 @@ async function main(): Promise<void> {
   const copy = copyBandwidth(vulkan);
   report("roof copy", "GB/s", { ...copy, min: copy.min / 1e9, p10: copy.p10 / 1e9, median: copy.median / 1e9, p90: copy.p90 / 1e9, max: copy.max / 1e9 });
   for (const depth of depthList.split(",").map(Number)) measureDecode(vulkan, model, depth, copy.median);
-  measurePrefill(vulkan, model, 512);
+  for (const length of options.prefill.split(",").map(Number)) measurePrefill(vulkan, model, length);
   if (options.json) writeFileSync(options.json, `${JSON.stringify({ device: vulkan.info.name, driver: vulkan.info.driver, results }, null, 1)}\n`);
 }
 
