@@ -22,7 +22,7 @@ import { isneginf, negative } from "./unary.ts";
 
 /** Inputs of the op: q, k, v, the output, its gradient, then mask or length, then sinks. */
 const maskAt = 5;
-const rowLimit = 64;
+const rowLimit = 32;
 
 /** Ranges of the keys: as many as give threads enough units, each of at least two tiles. */
 function splitsOf({ B, Hkv, Tk }: Sizes): number {
@@ -35,7 +35,7 @@ const threadValues = (D: number, Dv: number): number => keyTile * (2 * (D + 1) +
 function words(inputs: readonly View[], params: AttentionParams, blocks: Blocks, { B, H, Tq }: Sizes): Arg[] {
   return [
     ...attentionWords(inputs, params, blocks, { out: { of: "input", index: 3, bytes: 0 }, store: scratch(0), mask: maskAt }),
-    { of: "input", index: 4, bytes: 0 }, output(0), output(1), output(2), params.sinks ? output(3) : 0, scratch(1), B * H * Tq,
+    { of: "input", index: 4, bytes: 0 }, output(0), output(1), output(2), params.sinks ? output(3) : 0, scratch(1), B * H * Tq, 0,
   ];
 }
 

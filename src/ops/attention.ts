@@ -97,7 +97,7 @@ const tiles: Kernel<AttentionParams> = {
       const s = sizesOf(inputs);
       const { heads, queries } = tileBlocks(s, 32);
       const rows = Math.ceil((heads * queries) / 4) * 4;
-      if (rows * (up8(s.D) + up8(s.Dv) + keyTile + 3) + keyTile * (up8(s.D) + up8(s.Dv)) > scratchValues) return `cannot: a tile with head dimensions ${s.D} and ${s.Dv} does not fit in a thread's scratch`;
+      if (rows * (up8(s.D) + up8(s.Dv) + keyTile + 5) + keyTile * (up8(s.D) + up8(s.Dv)) > scratchValues) return `cannot: a tile with head dimensions ${s.D} and ${s.Dv} does not fit in a thread's scratch`;
       if (s.Tq < 8) return `slower: ${s.Tq} queries leave a tile of keys mostly unused (needs 8)`;
       return undefined;
     },
