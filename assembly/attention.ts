@@ -4,7 +4,7 @@
  *
  * Queries of the row kernel and all outputs in progress are kept in the split order of lib/half.ts, in groups of 8; a last group of fewer is in plain order.
  */
-import { applyMask, block, BLOCK_BYTES, cacheRow, ceilDiv, exp1, headOf, locate, NEG_INF, outputRow, packQueries, queryRow, SCRATCH, softmaxStep, up8, word } from "./lib/attention-block";
+import { applyMask, block, BLOCK_BYTES, cacheRow, ceilDiv, clearUnseen, exp1, findSeen, headOf, locate, maskSeen, NEG_INF, outputRow, packQueries, queryRow, SCRATCH, softmaxStep, up8, word } from "./lib/attention-block";
 import { ROW_TILE, scoreRows, weighRows } from "./lib/attention-rows";
 import { even, packKeys, packValues, scoreTile, TILE, weighTile } from "./lib/attention-tiles";
 import { even8, join8, load1, loadAny, madd, odd8, raw8, store1, store8 } from "./lib/half";
@@ -158,7 +158,8 @@ function tilesUnit<T>(a: usize, u: u32): void {
   const high = s + 4 * rows4 * TILE;
   const sum = high + 4 * rows4;
   const factors = sum + 4 * rows4;
-  const keys = factors + 4 * rows4;
+  const seen = factors + 4 * rows4;
+  const keys = seen + 8 * rows4;
   const values = keys + 4 * TILE * even(d);
   const end = block(6);
 
@@ -177,14 +178,23 @@ function tilesUnit<T>(a: usize, u: u32): void {
     const n = min<u32>(TILE, end - k0);
     packKeys<T>(k + k0 * stepK, stepK, n, d, keys);
     packValues<T>(v + k0 * stepV, stepV, n, dv, values);
-    scoreTile(q, rows4, keys, d, n, s);
-    // A causal mask hides nothing in tiles before the diagonal.
-    if (word(a, 26) != 1 || <i32>(k0 + n) > <i32>(block(7) + block(3) + 1)) applyMask(a, s, TILE, k0, n);
-    for (let r: u32 = 0; r < rows; r++) store<f32>(factors + 4 * r, softmaxStep(s + 4 * r * TILE, n, high + 4 * r, sum + 4 * r));
-    weighTile(s, rows4, values, dv, n, o, ldo, factors);
+    findSeen(a, k0, n, seen);
+    scoreTile(q, rows4, keys, d, n, s, seen);
+    maskSeen(a, s, TILE, k0, n, seen);
+    for (let r: u32 = 0; r < rows; r++) {
+      const count = load<u32>(seen + 4 * r);
+      const row = s + 4 * r * TILE;
+      store<f32>(factors + 4 * r, count == 0 ? 1 : softmaxStep(row, min<u32>(n, up8(count)), high + 4 * r, sum + 4 * r));
+      clearUnseen(row, count, n);
+    }
+    weighTile(s, rows4, values, dv, o, ldo, factors, seen);
   }
+  const kept = <usize>word(a, 7);
   for (let r: u32 = 0; r < rows; r++) {
     finishRow<T>(a, o + 4 * r * ldo, load<f32>(high + 4 * r), load<f32>(sum + 4 * r), headOf(r), <usize>word(a, 3) + outputRow(a, r) * dv * sizeof<T>());
+    if (!kept) continue;
+    store<f32>(kept + 8 * outputRow(a, r), load<f32>(high + 4 * r));
+    store<f32>(kept + 8 * outputRow(a, r), load<f32>(sum + 4 * r), 4);
   }
 }
 

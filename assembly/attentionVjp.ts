@@ -3,16 +3,16 @@
  * the sum of each row, which the first step finds; the gradient of a row's scores is weight * (output gradient . value - D), D = output gradient . output.
  * All sums are float32; results are rounded once.
  */
-import { applyMask, block, BLOCK_BYTES, cacheRow, ceilDiv, exp1, expNegative, headOf, HIDDEN, locate, NEG_INF, outputRow, packQueries, queryRow, SCRATCH, softmaxStep, up8, word } from "./lib/attention-block";
-import { even, packKeys, packValues, scoreTile, storeTransposed, TILE, weighTile } from "./lib/attention-tiles";
+import { block, BLOCK_BYTES, cacheRow, ceilDiv, clearUnseen, exp1, expNegative, findSeen, headOf, HIDDEN, locate, maskSeen, NEG_INF, outputRow, packQueries, queryRow, SCRATCH, softmaxStep, up8, word } from "./lib/attention-block";
+import { even, gatherTile, packKeys, packValues, scoreTile, storeTransposed, TILE, weighTile } from "./lib/attention-tiles";
 import { even8, join8, load1, load4, loadAny, madd, odd8, raw8, store1, store8, sum4 } from "./lib/half";
 
 // Words: those of lib/attention-block.ts, with 3 the output of attention, 7 statistics of all rows [B, H, Tq, 4] (maximum, 1 / sum, D, nothing; float32), 32 ranges of the keys, and
 // 33 gradient of the output, 34-36 gradients of q, k, v, 37 part of each row in the gradient of its head's sink (float32 [B, H, Tq]), all row-major,
-// 38 gradients of q by range of keys, float32 [ranges, rows, up8(D)] in split order, 39 rows (B H Tq).
+// 38 gradients of q by range of keys, float32 [ranges, rows, up8(D)] in split order, 39 rows (B H Tq), 40 maximum and sum of each row as the tiles of attention found them (float32 [B, H, Tq, 2]), or 0.
 
 /** Rows of a block at most. */
-const ROWS: u32 = 64;
+const ROWS: u32 = 32;
 
 /** Address of row r of the block in a row-major [B, H, Tq, n]. */
 // @ts-ignore: decorator
@@ -42,18 +42,15 @@ function rowProduct<T>(x: usize, y: usize, n: u32): f32 {
   return s;
 }
 
-/** Statistics of one block of rows, and the rows' parts in the gradient of the sinks. */
-function statisticsUnit<T>(a: usize, u: u32): void {
-  locate(a, u);
+/** Maximum and sum of each row of the block, from the keys. */
+function findStatistics<T>(a: usize, high: usize, sum: usize): void {
   const rows = block(5);
   const rows4 = (rows + 3) & ~3;
   const d = word(a, 11);
-  const dv = word(a, 12);
-  const q = SCRATCH + BLOCK_BYTES;
-  const keys = q + panel(even(d));
+  const seen = sum + 4 * ROWS;
+  const q = seen + 8 * ROWS;
+  const keys = q + 4 * ROWS * even(d);
   const s = keys + panel(even(d));
-  const high = s + 4 * ROWS * TILE;
-  const sum = high + 4 * ROWS;
   const end = block(6);
   packQueries<T>(a, q, rows);
   for (let r: u32 = 0; r < rows; r++) {
@@ -65,10 +62,29 @@ function statisticsUnit<T>(a: usize, u: u32): void {
   for (let k0: u32 = 0; k0 < end; k0 += TILE) {
     const n = min<u32>(TILE, end - k0);
     packKeys<T>(k + k0 * stepK, stepK, n, d, keys);
-    scoreTile(q, rows4, keys, d, n, s);
-    maskTile(a, s, k0, n);
-    for (let r: u32 = 0; r < rows; r++) softmaxStep(s + 4 * r * TILE, n, high + 4 * r, sum + 4 * r);
+    findSeen(a, k0, n, seen);
+    scoreTile(q, rows4, keys, d, n, s, seen);
+    maskSeen(a, s, TILE, k0, n, seen);
+    for (let r: u32 = 0; r < rows; r++) {
+      const count = load<u32>(seen + 4 * r);
+      if (count > 0) softmaxStep(s + 4 * r * TILE, min<u32>(n, up8(count)), high + 4 * r, sum + 4 * r);
+    }
   }
+}
+
+/** Statistics of one block of rows, and the rows' parts in the gradient of the sinks. */
+function statisticsUnit<T>(a: usize, u: u32): void {
+  locate(a, u);
+  const rows = block(5);
+  const dv = word(a, 12);
+  const high = SCRATCH + BLOCK_BYTES;
+  const sum = high + 4 * ROWS;
+  const kept = <usize>word(a, 40);
+  if (kept) for (let r: u32 = 0; r < rows; r++) {
+    store<f32>(high + 4 * r, load<f32>(kept + 8 * outputRow(a, r)));
+    store<f32>(sum + 4 * r, load<f32>(kept + 8 * outputRow(a, r), 4));
+  }
+  else findStatistics<T>(a, high, sum);
   const code = <i32>word(a, 28);
   for (let r: u32 = 0; r < rows; r++) {
     let top = load<f32>(high + 4 * r);
@@ -87,13 +103,6 @@ function statisticsUnit<T>(a: usize, u: u32): void {
     v128.store(statisticsOf(a, r), f32x4(top == NEG_INF ? 0 : top, inverse, product, 0));
     if (code >= 0) store<f32>(word(a, 37) + 4 * outputRow(a, r), -sinkPart * inverse * product);
   }
-}
-
-/** Masks a tile, unless a causal mask hides nothing in it. */
-// @ts-ignore: decorator
-@inline
-function maskTile(a: usize, s: usize, k0: u32, n: u32): void {
-  if (word(a, 26) != 1 || <i32>(k0 + n) > <i32>(block(7) + block(3) + 1)) applyMask(a, s, TILE, k0, n);
 }
 
 /** Packs the gradient of the output of the block's rows as panels [rows / 4][even(dv)][4] of float32. Missing rows of the last panel repeat the last row. */
@@ -140,33 +149,26 @@ function padPanels(to: usize, n: u32, rows: u32): void {
 }
 
 /**
- * Scores to weights, and products of output gradient and value to gradients of scores, in place, for `n` keys of one row, with zeros up to a multiple of 8.
+ * Scores to weights, and products of output gradient and value to gradients of scores, in place, for the `seen` of `n` keys of one row, with zeros up to a multiple of 8.
  * A score equal to `hidden` (NaN: none) was replaced by a mask, so nothing flows to it.
  */
-function weighRow(s: usize, g: usize, n: u32, statistics: usize, hidden: f32): void {
+function weighRow(s: usize, g: usize, seen: u32, n: u32, statistics: usize, hidden: f32): void {
   const high = v128.load_splat<f32>(statistics);
   const inverse = v128.load_splat<f32>(statistics, 4);
   const product = v128.load_splat<f32>(statistics, 8);
   const h = f32x4.splat(hidden);
-  for (let j = n; j < up8(n); j++) {
+  const end = up8(seen);
+  for (let j = n; j < end; j++) {
     store<f32>(s + 4 * j, NEG_INF);
     store<f32>(g + 4 * j, 0);
   }
-  for (let j: u32 = 0; j < up8(n); j += 4) {
+  clearUnseen(s, seen, n);
+  clearUnseen(g, seen, n);
+  for (let j: u32 = 0; j < end; j += 4) {
     const x = v128.load(s + 4 * j);
     const p = f32x4.mul(expNegative(f32x4.sub(x, high)), inverse);
     v128.store(s + 4 * j, p);
     v128.store(g + 4 * j, v128.andnot(f32x4.mul(p, f32x4.sub(v128.load(g + 4 * j), product)), f32x4.eq(x, h)));
-  }
-}
-
-/** to[j][r] = s[r][j] for rows and columns in fours, both TILE apart. */
-function transposeTile(s: usize, rows4: u32, columns4: u32, to: usize): void {
-  for (let r: u32 = 0; r < rows4; r += 4) {
-    for (let j: u32 = 0; j < columns4; j += 4) {
-      const x = s + 4 * (r * TILE + j);
-      storeTransposed(v128.load(x), v128.load(x, 256), v128.load(x, 512), v128.load(x, 768), to + 4 * (j * TILE + r), 4 * TILE);
-    }
   }
 }
 
@@ -183,7 +185,7 @@ function storeRow<T>(o: usize, n: u32, factor: f32, to: usize): void {
 }
 
 // Scratch of one thread behind the block: keys and values as panels for scores, keys as panels for sums, gradients of keys and values of the tile, factors of one;
-// then of the block of rows: queries and output gradients as panels for scores, and as panels for sums, weights, gradients of scores, one of both transposed, gradients of queries.
+// then of the block of rows: queries and output gradients as panels for scores, and as panels for sums, weights, gradients of scores, gradients of queries, keys that count.
 
 /** One range of the keys of one key head, against all rows that see it. */
 function tilesUnit<T>(a: usize, u: u32): void {
@@ -222,7 +224,7 @@ function tilesUnit<T>(a: usize, u: u32): void {
     memory.fill(valueGradients, 0, panel(up8(dv)));
     for (let i: u32 = 0; i < blocks; i++) {
       locate(a, head * blocks + i);
-      if (k0 < block(6)) blockGradients<T>(a, k0, n, keys, ofBlock, partial);
+      if (k0 < block(6)) blockGradients<T>(a, k0, min<u32>(n, block(6) - k0), keys, ofBlock, partial);
     }
     const row = head * length + k0;
     for (let j: u32 = 0; j < n; j++) {
@@ -249,8 +251,8 @@ function blockGradients<T>(a: usize, k0: u32, n: u32, keys: usize, ofBlock: usiz
   const gSums = qSums + panel(up8(d));
   const s = gSums + panel(up8(dv));
   const ds = s + 4 * ROWS * TILE;
-  const turned = ds + 4 * ROWS * TILE;
-  const dq = turned + 4 * ROWS * TILE;
+  const dq = ds + 4 * ROWS * TILE;
+  const seen = dq + 4 * ROWS * up8(d);
 
   packQueries<T>(a, q, rows);
   packGradients<T>(a, g, rows);
@@ -262,21 +264,19 @@ function blockGradients<T>(a: usize, k0: u32, n: u32, keys: usize, ofBlock: usiz
   padPanels(qSums, d, rows);
   padPanels(gSums, dv, rows);
 
-  scoreTile(q, rows4, keys, d, n, s);
-  scoreTile(g, rows4, values, dv, n, ds);
-  maskTile(a, s, k0, n);
+  findSeen(a, k0, n, seen);
+  scoreTile(q, rows4, keys, d, n, s, seen);
+  scoreTile(g, rows4, values, dv, n, ds, seen);
+  maskSeen(a, s, TILE, k0, n, seen);
   const hides = word(a, 26) == 1 || (word(a, 26) == 2 && word(a, 27) == 0);
-  for (let r: u32 = 0; r < rows; r++) weighRow(s + 4 * r * TILE, ds + 4 * r * TILE, n, statisticsOf(a, r), hides ? HIDDEN : NaN);
+  for (let r: u32 = 0; r < rows; r++) weighRow(s + 4 * r * TILE, ds + 4 * r * TILE, load<u32>(seen + 4 * r), n, statisticsOf(a, r), hides ? HIDDEN : NaN);
   memory.fill(s + 4 * rows * TILE, 0, 4 * (rows4 - rows) * TILE);
   memory.fill(ds + 4 * rows * TILE, 0, 4 * (rows4 - rows) * TILE);
 
-  const n4 = (n + 3) & ~3;
-  transposeTile(s, rows4, n4, turned);
-  weighTile(turned, n4, gSums, dv, rows, valueGradients, up8(dv), ones);
-  transposeTile(ds, rows4, n4, turned);
-  weighTile(turned, n4, qSums, d, rows, keyGradients, up8(d), ones);
+  gatherTile(s, rows, gSums, dv, n, valueGradients, up8(dv), seen);
+  gatherTile(ds, rows, qSums, d, n, keyGradients, up8(d), seen);
   memory.fill(dq, 0, 4 * rows4 * up8(d));
-  weighTile(ds, rows4, keySums, d, n, dq, up8(d), ones);
+  weighTile(ds, rows4, keySums, d, dq, up8(d), ones, seen);
   for (let r: u32 = 0; r < rows; r++) {
     const x = dq + 4 * r * up8(d);
     const y = partial + 4 * outputRow(a, r) * up8(d);

@@ -146,13 +146,15 @@ describe.each(builds)("%s build", (build) => {
 
   it("a left operand read where it lies gives what a packed one gives", () => {
     const bench = new KernelBench("gemm", build);
-    for (const [M, N, K, gap] of [[520, 130, 64, 0], [100, 65, 256, 0], [37, 64, 12, 5]] as const) {
+    for (const [M, N, K, gap] of [[520, 130, 64, 0], [100, 65, 256, 0], [37, 64, 12, 5], [101, 66, 600, 0]] as const) {
+      // Transposed storage takes any K, rows only short sums.
       const [a, b] = [store(bench, float32, M * (K + gap)).at, store(bench, float32, K * N).at];
       const at = (i: number, row: number): Operand => ({ at: input(i), row, column: 1, matrices: { shape: [], strides: [] } });
-      for (const right of [at(1, N), { ...at(1, 1), column: K }]) {
+      const lefts = [{ ...at(0, 1), column: M }, at(0, K + gap)].filter((l) => (l.column === 1 ? K <= 256 : M <= 256));
+      for (const [left, right] of lefts.flatMap((l) => [[l, at(1, N)], [l, { ...at(1, 1), column: K }]] as const)) {
         const results = [0, 1].map((way) => {
-          const launch = launchProduct({ dtype: float32, batch: [], M, N, K, a: at(0, K + gap), b: right, alpha: 1, beta: 0 }, { way });
-          expect(launch.steps.map((s) => s.entry)).toEqual(way === 1 ? ["gemm/pack", "gemm/gemm"] : ["gemm/direct"]);
+          const launch = launchProduct({ dtype: float32, batch: [], M, N, K, a: left, b: right, alpha: 1, beta: 0 }, { way });
+          expect(launch.steps.map((s) => s.entry)).toEqual(way === 1 ? ["gemm/pack", "gemm/gemm"] : [left.column === 1 ? "gemm/direct" : "gemm/directColumns"]);
           const out = bench.alloc(M * N * 4);
           execute(bench, launch, [a, b], out);
           return Array.from(bench.f32(out, M * N));

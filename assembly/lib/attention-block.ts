@@ -178,6 +178,44 @@ export function applyMask(a: usize, s: usize, ld: u32, k0: u32, n: u32): void {
 }
 
 /**
+ * Which of the keys k0 .. k0 + n of a tile count for a row: `seen` gets their number for each row of the block (0 for missing rows of the last four), then the most of each four rows.
+ * Those that a causal mask hides behind the last visible one do not; a row that sees no key at all takes the mean over all, so there all do.
+ */
+export function findSeen(a: usize, k0: u32, n: u32, seen: usize): void {
+  const rows = block(5);
+  const rows4 = (rows + 3) & ~3;
+  for (let r: u32 = 0; r < rows4; r++) {
+    let count: u32 = r < rows ? n : 0;
+    if (word(a, 26) == 1 && r < rows) {
+      const last = <i32>(block(7) + queryOf(r));
+      if (last >= 0) count = <u32>max<i32>(0, min<i32>(<i32>n, last + 1 - <i32>k0));
+    }
+    store<u32>(seen + 4 * r, count);
+    const most = seen + 4 * rows4 + (r & ~3);
+    store<u32>(most, r & 3 ? max<u32>(load<u32>(most), count) : count);
+  }
+}
+/** Hides what is masked among the scores that count, and up to a multiple of 8. */
+export function maskSeen(a: usize, s: usize, ld: u32, k0: u32, n: u32, seen: usize): void {
+  if (word(a, 26) != 1) {
+    applyMask(a, s, ld, k0, n);
+    return;
+  }
+  const rows = block(5);
+  for (let r: u32 = 0; r < rows; r++) {
+    const end = min<u32>(n, up8(load<u32>(seen + 4 * r)));
+    const blind = <i32>(block(7) + queryOf(r)) < 0;
+    for (let j: u32 = blind ? 0 : load<u32>(seen + 4 * r); j < end; j++) store<f32>(s + 4 * (r * ld + j), HIDDEN);
+  }
+}
+/** Zeros behind the `seen` weights of a row, from the next multiple of 8 up to that of n. */
+// @ts-ignore: decorator
+@inline
+export function clearUnseen(s: usize, seen: u32, n: u32): void {
+  for (let j = up8(seen); j < up8(n); j += 4) v128.store(s + 4 * j, f32x4.splat(0));
+}
+
+/**
  * One step of the online softmax over `n` scores of one row: turns them into exp(score - maximum), updates maximum and sum,
  * and returns the factor that brings earlier sums to the new maximum. Pads with zeros to a multiple of 8.
  */

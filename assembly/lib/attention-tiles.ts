@@ -176,13 +176,78 @@ function weigh4x8(a: usize, b: usize, n: u32, c: usize, ldc: u32, f: usize): voi
   v128.store(c3, y3, 16);
 }
 
-export function scoreTile(q: usize, rows4: u32, panels: usize, d: u32, n: u32, s: usize): void {
+/** 4 keys x 8 columns: c += a (rows of 4 weights, TILE apart) transposed times b (panel [n][8]); n is even. */
+// @ts-ignore: decorator
+@inline
+function gather4x8(a: usize, b: usize, n: u32, c: usize, ldc: u32): void {
+  const c1 = c + 4 * ldc;
+  const c2 = c1 + 4 * ldc;
+  const c3 = c2 + 4 * ldc;
+  let x0 = v128.load(c), y0 = v128.load(c, 16), x1 = v128.load(c1), y1 = v128.load(c1, 16);
+  let x2 = v128.load(c2), y2 = v128.load(c2, 16), x3 = v128.load(c3), y3 = v128.load(c3, 16), w = x0;
+  for (let i = n >> 1; i > 0; i--) {
+    let u = v128.load(b, 0);
+    let v = v128.load(b, 16);
+    w = v128.load_splat<f32>(a, 0);
+    x0 = madd(w, u, x0);
+    y0 = madd(w, v, y0);
+    w = v128.load_splat<f32>(a, 4);
+    x1 = madd(w, u, x1);
+    y1 = madd(w, v, y1);
+    w = v128.load_splat<f32>(a, 8);
+    x2 = madd(w, u, x2);
+    y2 = madd(w, v, y2);
+    w = v128.load_splat<f32>(a, 12);
+    x3 = madd(w, u, x3);
+    y3 = madd(w, v, y3);
+    u = v128.load(b, 32);
+    v = v128.load(b, 48);
+    w = v128.load_splat<f32>(a, 256);
+    x0 = madd(w, u, x0);
+    y0 = madd(w, v, y0);
+    w = v128.load_splat<f32>(a, 260);
+    x1 = madd(w, u, x1);
+    y1 = madd(w, v, y1);
+    w = v128.load_splat<f32>(a, 264);
+    x2 = madd(w, u, x2);
+    y2 = madd(w, v, y2);
+    w = v128.load_splat<f32>(a, 268);
+    x3 = madd(w, u, x3);
+    y3 = madd(w, v, y3);
+    a += 512;
+    b += 64;
+  }
+  v128.store(c, x0);
+  v128.store(c, y0, 16);
+  v128.store(c1, x1);
+  v128.store(c1, y1, 16);
+  v128.store(c2, x2);
+  v128.store(c2, y2, 16);
+  v128.store(c3, x3);
+  v128.store(c3, y3, 16);
+}
+
+// `seen` of the next functions: for each row of the block the keys of the tile that count for it, then for each four rows the most of them (lib/attention-block.ts).
+
+/** Scores of the keys that count; panels of 8 keys that no row of four sees are left as they are. */
+export function scoreTile(q: usize, rows4: u32, panels: usize, d: u32, n: u32, s: usize, seen: usize): void {
+  const most = seen + 4 * rows4;
   for (let j: u32 = 0; j < n; j += 8) {
-    for (let r: u32 = 0; r < rows4; r += 4) score4x8(q + 4 * r * even(d), panels + 4 * j * even(d), even(d), s + 4 * (r * TILE + j), TILE);
+    for (let r: u32 = 0; r < rows4; r += 4) if (j < load<u32>(most + r)) score4x8(q + 4 * r * even(d), panels + 4 * j * even(d), even(d), s + 4 * (r * TILE + j), TILE);
   }
 }
-export function weighTile(p: usize, rows4: u32, panels: usize, dv: u32, n: u32, o: usize, ldo: u32, factors: usize): void {
+export function weighTile(p: usize, rows4: u32, panels: usize, dv: u32, o: usize, ldo: u32, factors: usize, seen: usize): void {
+  const most = seen + 4 * rows4;
   for (let i: u32 = 0; i < dv; i += 8) {
-    for (let r: u32 = 0; r < rows4; r += 4) weigh4x8(p + 4 * r * TILE, panels + 4 * i * TILE, even(n), o + 4 * (r * ldo + i), ldo, factors + 4 * r);
+    for (let r: u32 = 0; r < rows4; r += 4) weigh4x8(p + 4 * r * TILE, panels + 4 * i * TILE, even(load<u32>(most + r)), o + 4 * (r * ldo + i), ldo, factors + 4 * r);
+  }
+}
+/** o[key] += sum over rows of p[row][key] panels[row], for `n` keys in fours; rows before the first that sees a key are left out. */
+export function gatherTile(p: usize, rows: u32, panels: usize, dv: u32, n: u32, o: usize, ldo: u32, seen: usize): void {
+  let first: u32 = 0;
+  for (let j: u32 = 0; j < n; j += 4) {
+    while (first < rows && load<u32>(seen + 4 * first) <= j) first++;
+    const from = first & ~1;
+    for (let i: u32 = 0; i < dv; i += 8) gather4x8(p + 4 * (from * TILE + j), panels + 4 * (i * TILE + from * 8), even(rows - from), o + 4 * (j * ldo + i), ldo);
   }
 }

@@ -232,28 +232,87 @@ ${each((i) => `v128.store(c, c${i}0); v128.store(c, c${i}1, 16); c += pitch;`)}}
 `;
 }
 
-/** The product of a few k without packing the left operand, whose rows are read where they lie; sums are written where they belong. */
+/** As `rowTile` for a left operand whose k are `sa` bytes apart and whose rows are neighbours; adds to c when this is not the first run of k. */
+function columnTile(rows: number, fused: boolean): string {
+  const each = (op: (i: number) => string): string => range(rows).map((i) => `  ${op(i)}\n`).join("");
+  const product = (x: string, y: string, c: string): string => (fused ? `f32x4.relaxed_madd(${x}, ${y}, ${c})` : `f32x4.add(f32x4.mul(${x}, ${y}), ${c})`);
+  let body = "";
+  for (const u of range(unroll)) {
+    body += `    let b${u}0 = v128.load(b, ${u * 32}), b${u}1 = v128.load(b, ${u * 32 + 16});\n`;
+    for (const i of range(rows)) body += `    let a${u}${i} = v128.load_splat<f32>(a, ${i * 4}); c${i}0 = ${product(`a${u}${i}`, `b${u}0`, `c${i}0`)}; c${i}1 = ${product(`a${u}${i}`, `b${u}1`, `c${i}1`)};\n`;
+    body += "    a += sa;\n";
+  }
+  return `
+function columnTile${rows}(a: usize, sa: i32, b: usize, c: usize, kc: i32, pitch: i32, first: bool): void {
+${each((i) => `let c${i}0 = f32x4.splat(0), c${i}1 = f32x4.splat(0);`)}  for (let e = b + (<usize>kc << 5); b < e; b += ${unroll * 32}) {
+${body}  }
+  if (first) {
+${each((i) => `  v128.store(c, c${i}0); v128.store(c, c${i}1, 16); c += pitch;`)}  } else {
+${each((i) => `  v128.store(c, f32x4.add(c${i}0, v128.load(c))); v128.store(c, f32x4.add(c${i}1, v128.load(c, 16)), 16); c += pitch;`)}  }
+}
+`;
+}
+
+/** Where the direct products keep a tile that lies over the edge of out, a panel of left rows (at most 256 k of 6), and behind them panels of the right operand. */
+const places = { corner: "(SCRATCH + 4096)", edge: "(SCRATCH + 4352)", right: "(SCRATCH + 12544)" } as const;
+/** Products that do not pack the left operand, which is read where it lies; sums are written where they belong. */
 const direct = `
 /**
- * out = left operand times right operand, all float32; a row of the left operand and of out has its elements next to each other. K is a multiple of ${unroll}.
- * Units and words as \`gemm\`, but word 0 is the left operand as it lies and word 18 the bytes between its rows; one matrix, no c, no alpha.
+ * out = left operand times right operand, all float32; K is a multiple of ${unroll}.
+ * Units and words as \`gemm\`, but word 0 is the left operand as it lies, a row of which has its elements next to each other, and word 18 the bytes between its rows;
+ * one matrix, no c, no alpha.
  */
 export function direct(a: usize, begin: i32, end: i32): void {
   const TILE: i32 = ASC_FEATURE_RELAXED_SIMD ? 6 : 4;
   let rows = load<i32>(a, 20), N = load<i32>(a, 24), K = load<i32>(a, 28), RB = load<i32>(a, 36), NB = load<i32>(a, 40);
-  let sk = load<i32>(a, 44) << 2, sn = load<i32>(a, 48) << 2, sr = load<i32>(a, 72), pitch = load<i32>(a, 96) << 2;
-  let rowBlocks = (rows + RB - 1) / RB, corner = SCRATCH + 4096, bPanels = corner + 256;
+  let sk = load<i32>(a, 44) << 2, sn = load<i32>(a, 48) << 2, sr = load<i32>(a, 72), pitch = load<i32>(a, 96) << 2, rowBlocks = (rows + RB - 1) / RB;
   for (let u = begin; u < end; u++) {
     let rb = u % rowBlocks, r0 = rb * RB, n0 = u / rowBlocks * NB, nr = min(RB, rows - r0), nc = min(NB, N - n0);
     let right = load<usize>(a, 4) + n0 * sn, left = load<usize>(a) + <usize>r0 * sr, out = load<usize>(a, 8) + <usize>r0 * pitch + (<usize>n0 << 2);
-    for (let j = 0; j < nc; j += 8) panel8_f32(right + j * sn, bPanels + (<usize>(j * K) << 2), min(8, nc - j), K, K, sn, sk);
+    for (let j = 0; j < nc; j += 8) panel8_f32(right + j * sn, ${places.right} + (<usize>(j * K) << 2), min(8, nc - j), K, K, sn, sk);
     for (let r = 0; r < nr; r += TILE, left += TILE * sr, out += TILE * pitch) {
       let h = min(TILE, nr - r);
       for (let j = 0; j < nc; j += 8) {
-        let w = min(8, nc - j), whole = h == TILE && w == 8, c = out + (j << 2), b = bPanels + (<usize>(j * K) << 2);
-        let to = whole ? c : corner, step = whole ? pitch : 32;
+        let w = min(8, nc - j), whole = h == TILE && w == 8, c = out + (j << 2), b = ${places.right} + (<usize>(j * K) << 2);
+        let to = whole ? c : ${places.corner}, step = whole ? pitch : 32;
         if (ASC_FEATURE_RELAXED_SIMD) rowTile6(left, sr, h - 1, b, to, K, step); else rowTile4(left, sr, h - 1, b, to, K, step);
-        if (!whole) for (let i = 0; i < h; i++, c += pitch) memory.copy(c, corner + (i << 5), w << 2);
+        if (!whole) for (let i = 0; i < h; i++, c += pitch) memory.copy(c, ${places.corner} + (i << 5), w << 2);
+      }
+    }
+  }
+}
+
+/** Adds the first \`w\` elements of \`h\` rows of the corner to rows at \`c\`, or writes them there. */
+function putCorner(c: usize, h: i32, w: i32, pitch: i32, first: bool): void {
+  for (let i = 0; i < h; i++, c += pitch) for (let x = 0; x < w << 2; x += 4) {
+    let v = load<f32>(${places.corner} + (i << 5) + x);
+    store<f32>(c + x, first ? v : v + load<f32>(c + x));
+  }
+}
+
+/** As \`direct\` for a left operand that is stored transposed: its rows are neighbours and word 18 is the bytes between its k. Any K that is a multiple of ${unroll}, in runs of word 23. */
+export function directColumns(a: usize, begin: i32, end: i32): void {
+  const TILE: i32 = ASC_FEATURE_RELAXED_SIMD ? 6 : 4;
+  let rows = load<i32>(a, 20), N = load<i32>(a, 24), K = load<i32>(a, 28), RB = load<i32>(a, 36), NB = load<i32>(a, 40), KC = load<i32>(a, 92);
+  let sk = load<i32>(a, 44) << 2, sn = load<i32>(a, 48) << 2, sa = load<i32>(a, 72), pitch = load<i32>(a, 96) << 2, rowBlocks = (rows + RB - 1) / RB;
+  for (let u = begin; u < end; u++) {
+    let rb = u % rowBlocks, r0 = rb * RB, n0 = u / rowBlocks * NB, nr = min(RB, rows - r0), nc = min(NB, N - n0);
+    for (let k0 = 0; k0 < K; k0 += KC) {
+      let kc = min(KC, K - k0), first = k0 == 0;
+      let right = load<usize>(a, 4) + n0 * sn + k0 * sk, left = load<usize>(a) + (<usize>r0 << 2) + <usize>k0 * sa, out = load<usize>(a, 8) + <usize>r0 * pitch + (<usize>n0 << 2);
+      for (let j = 0; j < nc; j += 8) panel8_f32(right + j * sn, ${places.right} + (<usize>(j * kc) << 2), min(8, nc - j), kc, kc, sn, sk);
+      for (let r = 0; r < nr; r += TILE, left += TILE << 2, out += TILE * pitch) {
+        let h = min(TILE, nr - r), from = left, step = sa;
+        if (h < TILE) {
+          if (ASC_FEATURE_RELAXED_SIMD) panel6_f32(left, ${places.edge}, h, kc, kc, 4, sa); else panel4_f32(left, ${places.edge}, h, kc, kc, 4, sa);
+          from = ${places.edge}; step = TILE << 2;
+        }
+        for (let j = 0; j < nc; j += 8) {
+          let w = min(8, nc - j), whole = h == TILE && w == 8, c = out + (j << 2), b = ${places.right} + (<usize>(j * kc) << 2);
+          let to = whole ? c : ${places.corner}, apart = whole ? pitch : 32;
+          if (ASC_FEATURE_RELAXED_SIMD) columnTile6(from, step, b, to, kc, apart, first || !whole); else columnTile4(from, step, b, to, kc, apart, first || !whole);
+          if (!whole) putCorner(c, h, w, pitch, first);
+        }
       }
     }
   }
@@ -261,4 +320,4 @@ export function direct(a: usize, begin: i32, end: i32): void {
 `;
 
 export const packedSource = (): string =>
-  panels(4) + panels(6) + panels(8) + panel64 + tile(4, single, false) + tile(6, single, true) + tile(4, double, false) + plus + kernels(single) + kernels(double) + rowTile(4, false) + rowTile(6, true) + direct;
+  panels(4) + panels(6) + panels(8) + panel64 + tile(4, single, false) + tile(6, single, true) + tile(4, double, false) + plus + kernels(single) + kernels(double) + rowTile(4, false) + rowTile(6, true) + columnTile(4, false) + columnTile(6, true) + direct;

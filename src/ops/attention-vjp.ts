@@ -1,7 +1,7 @@
 /** Gradient of scaled dot product attention without a matrix of all scores: a kernel for the CPU, and a definition by blocks. */
 import type { Aval, MxArray, View } from "../core/array.ts";
 import { bool, float32, int32 } from "../core/dtype.ts";
-import { type Arg, type InputLayout, type Kernel, type Launch, defineOp, output, scratch } from "../core/op.ts";
+import { type Arg, type InputLayout, type Kernel, type Launch, type Op, defineOp, output, scratch } from "../core/op.ts";
 import type { Batching } from "../core/rules.ts";
 import { type AttentionParams, type Sizes, sizesOf } from "./attention-sizes.ts";
 import { type Blocks, attentionWords, keyTile, rowBlocksOf, scratchValues, tileBlocks, up8 } from "./attention-words.ts";
@@ -22,7 +22,7 @@ import { isneginf, negative } from "./unary.ts";
 
 /** Inputs of the op: q, k, v, the output, its gradient, then mask or length, then sinks. */
 const maskAt = 5;
-const rowLimit = 64;
+const rowLimit = 32;
 
 /** Ranges of the keys: as many as give threads enough units, each of at least two tiles. */
 function splitsOf({ B, Hkv, Tk }: Sizes): number {
@@ -32,14 +32,15 @@ function splitsOf({ B, Hkv, Tk }: Sizes): number {
 /** Values of scratch that a thread needs. */
 const threadValues = (D: number, Dv: number): number => keyTile * (2 * (D + 1) + 2 * (Dv + 1) + 4 * up8(D) + 2 * up8(Dv) + 1) + 3 * rowLimit * keyTile + rowLimit * up8(D);
 
-function words(inputs: readonly View[], params: AttentionParams, blocks: Blocks, { B, H, Tq }: Sizes): Arg[] {
+function words(inputs: readonly View[], params: AttentionParams, blocks: Blocks, { B, H, Tq }: Sizes, kept: Arg): Arg[] {
   return [
     ...attentionWords(inputs, params, blocks, { out: { of: "input", index: 3, bytes: 0 }, store: scratch(0), mask: maskAt }),
-    { of: "input", index: 4, bytes: 0 }, output(0), output(1), output(2), params.sinks ? output(3) : 0, scratch(1), B * H * Tq,
+    { of: "input", index: 4, bytes: 0 }, output(0), output(1), output(2), params.sinks ? output(3) : 0, scratch(1), B * H * Tq, kept,
   ];
 }
 
-const tiles: Kernel<AttentionParams> = {
+/** `keeping`: the last input is what attention found out about its rows. */
+const tilesKernel = (keeping: boolean): Kernel<AttentionParams> => ({
   name: "wasm/attentionVjp/tiles",
   layout: (_inputs, params): InputLayout[] => ["last", "last", "last", "row", "row", params.mask === "array" ? "any" : "row", "row"],
   gate: {
@@ -48,11 +49,12 @@ const tiles: Kernel<AttentionParams> = {
       return threadValues(D, Dv) > scratchValues ? `cannot: a tile with head dimensions ${D} and ${Dv} does not fit in a thread's scratch` : undefined;
     },
   },
-  launch(inputs, _outputs, params): Launch {
+  launch(all, _outputs, params): Launch {
+    const inputs = keeping ? all.slice(0, -1) : all;
     const s = sizesOf(inputs);
     const type = kernelSuffix((inputs[0] as View).dtype);
     const blocks = { ...tileBlocks(s, rowLimit), splits: splitsOf(s) };
-    const args = words(inputs, params, blocks, s);
+    const args = words(inputs, params, blocks, s, keeping ? { of: "input", index: inputs.length, bytes: 0 } : 0);
     const rows = s.B * s.H * s.Tq;
     return {
       steps: [
@@ -63,7 +65,7 @@ const tiles: Kernel<AttentionParams> = {
       scratch: [16 * Math.max(1, rows), 4 * Math.max(1, blocks.splits * rows * up8(s.D))],
     };
   },
-};
+});
 
 // ---- the definition by blocks
 
@@ -269,8 +271,11 @@ const apply = defineOp<AttentionParams>({
   vjp: "composite",
   jvp: "composite",
   vmap: batch,
-  kernels: [tiles],
+  kernels: [tilesKernel(false)],
 });
+
+/** The op with a further input behind all others, the second output of `attentionKeeping`. For the scheduler alone (schedule/statistics.ts). */
+export const attentionVjpKeeping: Op<AttentionParams> = { ...apply.op, infer: (inputs, params) => infer(inputs.slice(0, -1), params), composite: (inputs, params) => definition(inputs.slice(0, -1), params), kernels: [tilesKernel(true)] };
 
 const ofSinks = (rows: MxArray | undefined): MxArray | undefined => rows && sum(rows, [0, 2]);
 

@@ -3,9 +3,9 @@ import { type Aval, MxArray, type View } from "../core/array.ts";
 import type { StreamOrDevice } from "../core/device.ts";
 import { bfloat16, bool, float16, float32, int32, promote } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
-import { type Arg, type Choices, defineOp, type InputLayout, type Kernel, type Launch, output, scratch, type Step, type Tunables } from "../core/op.ts";
+import { type Arg, type Choices, defineOp, type InputLayout, type Kernel, type Launch, type Op, output, scratch, type Step, type Tunables } from "../core/op.ts";
 import { formatShape } from "../core/shape.ts";
-import type { Batching } from "../core/rules.ts";
+import { type Batching, noRule } from "../core/rules.ts";
 import { gpuAttention } from "./attention-gpu.ts";
 import { add, multiply } from "./binary.ts";
 import { less } from "./compare.ts";
@@ -79,7 +79,7 @@ function layout(_inputs: readonly View[], params: AttentionParams): InputLayout[
 }
 
 /** Argument block of all kernels of assembly/attention.ts. */
-const words = (inputs: readonly View[], params: AttentionParams, blocks: Blocks): Arg[] => attentionWords(inputs, params, blocks, { out: output(0), store: blocks.splits > 1 ? scratch(0) : 0, mask: 3 });
+const words = (inputs: readonly View[], params: AttentionParams, blocks: Blocks, store: Arg = blocks.splits > 1 ? scratch(0) : 0): Arg[] => attentionWords(inputs, params, blocks, { out: output(0), store, mask: 3 });
 
 /** Multiply-adds that one thread should take at a time: 20 us of them at 10 per ns. */
 const grainTunables = { grain: [200_000, 50_000, 100_000, 400_000, 800_000] } as const satisfies Tunables;
@@ -97,16 +97,18 @@ const tiles: Kernel<AttentionParams> = {
       const s = sizesOf(inputs);
       const { heads, queries } = tileBlocks(s, 32);
       const rows = Math.ceil((heads * queries) / 4) * 4;
-      if (rows * (up8(s.D) + up8(s.Dv) + keyTile + 3) + keyTile * (up8(s.D) + up8(s.Dv)) > scratchValues) return `cannot: a tile with head dimensions ${s.D} and ${s.Dv} does not fit in a thread's scratch`;
+      if (rows * (up8(s.D) + up8(s.Dv) + keyTile + 5) + keyTile * (up8(s.D) + up8(s.Dv)) > scratchValues) return `cannot: a tile with head dimensions ${s.D} and ${s.Dv} does not fit in a thread's scratch`;
       if (s.Tq < 8) return `slower: ${s.Tq} queries leave a tile of keys mostly unused (needs 8)`;
       return undefined;
     },
   },
   tune: grainTunables,
-  launch(inputs, _outputs, params, choices) {
+  launch(inputs, outputs, params, choices) {
     const s = sizesOf(inputs);
     const blocks = tileBlocks(s, 32);
-    return { steps: [{ entry: `attention/tiles_${kernelSuffix((inputs[0] as View).dtype)}`, args: words(inputs, params, blocks), units: unitsOf(s, blocks), grain: grainOf(s, blocks, choices) }] };
+    // A second output is what `attentionKeeping` has.
+    const args = words(inputs, params, blocks, outputs.length > 1 ? output(1) : 0);
+    return { steps: [{ entry: `attention/tiles_${kernelSuffix((inputs[0] as View).dtype)}`, args, units: unitsOf(s, blocks), grain: grainOf(s, blocks, choices) }] };
   },
 };
 
@@ -241,6 +243,20 @@ const apply = defineOp<AttentionParams>({
   kernels: [tiles, rows],
   gpu: gpuAttention,
 });
+
+const inside = noRule("made while work is planned");
+/** The op as the CPU's tiles compute it, with a second output, the maximum and the sum of each row: float32 [B, H, Tq, 2]. For the scheduler alone (schedule/statistics.ts). */
+export const attentionKeeping: Op<AttentionParams> = {
+  name: op,
+  infer(inputs, params) {
+    const { B, H, Tq } = sizesOf(inputs);
+    return [...infer(inputs, params), { shape: [B, H, Tq, 2], dtype: float32 }];
+  },
+  vjp: inside,
+  jvp: inside,
+  vmap: inside,
+  kernels: [tiles],
+};
 
 /**
  * softmax(queries keys^T * scale + mask) values, for every head, without a matrix of all scores (online softmax, Milakov and Gimelshein 2018; tiles as in FlashAttention,

@@ -115,19 +115,23 @@ export function launchProduct(product: Product, choices: Choices = {}): Launch {
   return isDirect(p) && choices["way"] !== 1 ? directProduct(p, choices) : packedProduct(p, choices);
 }
 
-/** Sums this short, in columns this few, end before packing the left operand pays. */
-const directMost = { K: 256, N: 256 };
-/** Whether the left operand may be read where it lies: float32 rows along k, one matrix, nothing to add or to scale. */
+/** Up to these sizes packing the left operand does not pay: `K` when it lies in rows, `M` when it lies transposed. */
+const directMost = { N: 256, K: 256, M: 256 };
+/** Whether the left operand may be read where it lies: float32, one matrix, nothing to add or to scale. */
 function isDirect(p: Product): boolean {
-  if (p.dtype !== float32 || p.K === 0 || p.K % kStep !== 0 || p.K > directMost.K || p.N > directMost.N || sizeOf(p.batch) !== 1) return false;
-  return p.a.column === 1 && (p.out?.[1] ?? 1) === 1 && !p.a.list && !p.b.list && !p.c && p.alpha === 1;
+  if (p.dtype !== float32 || p.K === 0 || p.K % kStep !== 0 || p.N > directMost.N || sizeOf(p.batch) !== 1) return false;
+  if (p.a.column === 1 ? p.K > directMost.K : p.a.row !== 1 || p.M > directMost.M) return false;
+  return (p.out?.[1] ?? 1) === 1 && !p.a.list && !p.b.list && !p.c && p.alpha === 1;
 }
 function directProduct(p: Product, choices: Choices): Launch {
-  const blocks = cutPacked(p, p.M, 1, choices);
-  const args = packedWords(p, { rows: p.M, row0: 0, count: 1, g0: 0, stride: p.a.row * p.dtype.size }, blocks);
+  const inRows = p.a.column === 1;
+  const cut = cutPacked(p, p.M, 1, choices);
+  // A k of a transposed operand is a cache line of its own, and steps of a power of two share few places of the first cache: 128 of them fit.
+  const blocks = inRows ? cut : { ...cut, columns: choices["columns"] || Math.min(cut.columns, 32), k: 128 };
+  const args = packedWords(p, { rows: p.M, row0: 0, count: 1, g0: 0, stride: (inRows ? p.a.row : p.a.column) * p.dtype.size }, blocks);
   args[0] = p.a.at;
   const units = Math.ceil(p.M / blocks.rows) * Math.ceil(p.N / blocks.columns);
-  return { steps: [{ entry: "gemm/direct", args, units, grain: blocks.grain }] };
+  return { steps: [{ entry: `gemm/direct${inRows ? "" : "Columns"}`, args, units, grain: blocks.grain }] };
 }
 
 /** A float32 copy of x, each of its distinct matrices once, as an operand of `rowsProduct`. */

@@ -24,6 +24,7 @@ import { Launches } from "./launches.ts";
 import { type Kept, Recorder, scalarBits, storeScalar } from "./record.ts";
 import { GpuRecorder } from "./record-gpu.ts";
 import { productJoiner } from "./residual.ts";
+import { keepStatistics } from "./statistics.ts";
 import { rowGroup, rowsGrower } from "./rows.ts";
 import { type Routed, type Tuned, dropTuned, routeTuned, routeTunedGpu, tunedText } from "./tune.ts";
 import { tuneFor, untuned } from "./tune-search.ts";
@@ -167,7 +168,8 @@ export class Evaluation {
   record(tape: readonly Node[]): void {
     const { fuse: enabled, check } = this.switches;
     const join = productJoiner(this.switches, () => this.gpuRecorder().backend.device);
-    for (const item of fuse(tape, enabled && !check, rowsGrower(this.switches), join)) this.item(item);
+    const nodes = enabled && !check ? keepStatistics(tape, this.switches) : tape;
+    for (const item of fuse(nodes, enabled && !check, rowsGrower(this.switches), join)) this.item(item);
   }
   private report(node: Node, kernel: string, refused: readonly string[], absorbed: readonly Node[], tuned?: Tuned): void {
     if (this.planner) {
