@@ -4,7 +4,7 @@ import type { View } from "../src/core/array.ts";
 import { type Dtype, bfloat16, float16, float32, fromBfloat16Bits, fromFloat16Bits, roundTo, toBfloat16Bits, toFloat16Bits, uint32 } from "../src/core/dtype.ts";
 import type { Launch, Pointer } from "../src/core/op.ts";
 import { rowStrides, sizeOf } from "../src/core/shape.ts";
-import { launchDequantize, launchGather, launchQmm, launchQmm16, launchQmv, launchQmvRow, launchQuantize, launchQvm } from "../src/ops/quantized-launch.ts";
+import { launchDequantize, launchGather, launchQmm, launchQmm16, launchQmmHalf, launchQmv, launchQmvRow, launchQuantize, launchQvm } from "../src/ops/quantized-launch.ts";
 import { type Build, KernelBench, builds } from "./helpers/kernels.ts";
 
 const widths = [2, 3, 4, 5, 6, 8];
@@ -193,6 +193,7 @@ interface Case {
   s: Dtype;
 }
 type Launcher = typeof launchQmv;
+const launchQmmPaired: Launcher = (inputs, outputs, p) => launchQmmHalf(inputs, outputs, p, undefined, true);
 /** Runs a product of the case in a build and returns results. */
 function runProduct(build: Build, launcher: Launcher, c: Case, transpose: boolean): number[] {
   const { M, N, K, groupSize, bits } = c;
@@ -241,6 +242,7 @@ describe.each(builds)("%s build", (build) => {
           runProduct(build, launchQmv, c, true);
           const got = runProduct(build, launchQmm, c, true);
           if (build === "relaxed" && bits <= 4) expect(runProduct(build, launchQmm16, c, true)).toEqual(got);
+          expect(runProduct(build, M % 2 ? launchQmmHalf : launchQmmPaired, c, true)).toEqual(got);
         }
       }
     });
@@ -282,7 +284,7 @@ describe.each(builds)("%s build", (build) => {
           const inputs = [tensor([M, K], dtype, x), tensor([N, (K * bits) / 32], uint32, pack(q, bits)), tensor([N, 2], dtype, new Array(groups).fill(0.5)), tensor([N, 2], dtype, new Array(groups).fill(0))];
           const out = tensor([M, N], dtype);
           const want = sign * 3 * K * 0.5 * (2 ** bits - 1);
-          for (const launcher of [launchQmv, launchQmm, ...(build === "relaxed" && bits <= 4 ? [launchQmm16] : [])]) {
+          for (const launcher of [launchQmv, launchQmm, launchQmmHalf, launchQmmPaired, ...(build === "relaxed" && bits <= 4 ? [launchQmm16] : [])]) {
             const [got] = runLaunch(build, launcher(inputs.map((t) => t.view), [out.view], { transpose: true, groupSize, bits }), inputs, [out]) as [number[]];
             for (const v of got) expect(Math.abs(v / want - 1)).toBeLessThan(dtype === float32 ? 1e-6 : 2 ** -8);
           }

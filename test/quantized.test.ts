@@ -85,6 +85,27 @@ describe("products", () => {
     }
   });
 
+  it.skipIf(mx.defaultDevice().type === "gpu")("of many rows have the same bits in 8-bit and in 16-bit lanes, special values included", () => {
+    const [w, s, b] = mx.quantize(mx.random.normal([43, 640], mx.bfloat16, 0, 1, mx.random.key(7)), 64, 4) as [MxArray, MxArray, MxArray];
+    for (const dtype of [mx.bfloat16, mx.float32]) {
+      const x = mx.random.normal([37, 640], mx.float32, 0, 1, mx.random.key(8)).astype(dtype);
+      x.indexPut_([35, 5], Number.NaN);
+      const product = (): { kernels: string[]; values: number[] } => {
+        const kernels: string[] = [];
+        setTracer({ recorded: (node, kernel) => node.op.name === "quantizedMatmul" && kernels.push(kernel) });
+        const values = read(mx.quantizedMatmul(x, w, s, b, true, 64, 4));
+        setTracer(undefined);
+        return { kernels, values };
+      };
+      const half = product();
+      const first = !engine.relaxed || (dtype === mx.bfloat16 && !engine.int8Dot) ? "qmmHalf" : engine.int8Dot ? "qmm" : "qmm16";
+      expect(half.kernels).toEqual([`wasm/quantized/${first}`]);
+      process.env["MLX_DISABLE"] = "wasm/quantized/qmmHalf,wasm/quantized/qmm16";
+      expect(product()).toEqual({ kernels: ["wasm/quantized/qmm"], values: half.values });
+      delete process.env["MLX_DISABLE"];
+    }
+  });
+
   it("agree between kernels for few and many rows, and with the dense product", () => {
     const x = mx.random.normal([5, 256], mx.float32, 0, 1, mx.random.key(4));
     for (const bits of [2, 3, 4, 5, 6, 8]) {

@@ -69,25 +69,26 @@ function plainPlanes(order: number, planes: Planes, tile: boolean): string[] {
   return out;
 }
 
+/** Where the integers go: a row for itself, or four rows interleaved in bytes (relaxed build) or in 16-bit lanes. */
+type Target = "row" | "bytes" | "halves";
+const suffixes: Readonly<Record<Target, string>> = { row: "", bytes: "t", halves: "h" };
+
 /**
- * `group<order>_<planes>[t]`: integers of the 32 * blocks values at p, times r, to d; planes are `plane` bytes apart, blocks `block` bytes.
+ * `group<order>_<planes><suffix>`: integers of the 32 * blocks values at p, times r, to d; planes are `plane` bytes apart, blocks `block` bytes.
  * Returns the sums of the integers.
  */
-function groupSource(order: number, planes: Planes, tile: boolean): string {
+function groupSource(order: number, planes: Planes, target: Target): string {
+  const tile = target !== "row";
+  const bytes = [...relaxedPlanes(order, planes, tile), order === pairedOrder ? `d += blocks & 1 ? ${64 * planes - 16} : 16;` : "d += block;"];
+  const halves = [...plainPlanes(order, planes, tile), "d += block;"];
   return lines(
-    `function group${order}_${planes}${tile ? "t" : ""}(p: usize, r: v128, d: usize, plane: usize, block: usize, blocks: i32): v128 {`,
+    `function group${order}_${planes}${suffixes[target]}(p: usize, r: v128, d: usize, plane: usize, block: usize, blocks: i32): v128 {`,
     "const magic = f32x4.splat(12582912), bits = i32x4.splat(0x4b400000);",
     "let sum = i32x4.splat(0);",
     order === pairedOrder ? "if (ASC_FEATURE_RELAXED_SIMD) plane = 64;" : "",
     "for (; blocks > 0; blocks--, p += 128) {",
     range(8).map((i) => `const v${i} = i32x4.sub(f32x4.add(f32x4.mul(v128.load(p, ${16 * i}), r), magic), bits);`),
-    "if (ASC_FEATURE_RELAXED_SIMD) {",
-    relaxedPlanes(order, planes, tile),
-    order === pairedOrder ? `d += blocks & 1 ? ${64 * planes - 16} : 16;` : "d += block;",
-    "} else {",
-    plainPlanes(order, planes, tile),
-    "d += block;",
-    "}",
+    target === "row" ? ["if (ASC_FEATURE_RELAXED_SIMD) {", ...bytes, "} else {", ...halves, "}"] : target === "bytes" ? bytes : halves,
     "sum = i32x4.add(sum, i32x4.add(i32x4.add(i32x4.add(v0, v1), i32x4.add(v2, v3)), i32x4.add(i32x4.add(v4, v5), i32x4.add(v6, v7))));",
     "}",
     "return sum;",
@@ -95,23 +96,26 @@ function groupSource(order: number, planes: Planes, tile: boolean): string {
   );
 }
 
-/** Functions `groupRow` and `groupTile`, which choose by the kind of planes, order * 4 + planes. */
+/** Functions `groupRow` and `groupTile`, which choose by the kind of planes, order * 4 + planes, and for tiles by the build: 32 more means bytes. */
 export function prepareSource(orders: readonly number[] = [0, 1, 2, 3, pairedOrder]): string {
   const kinds = ([2, 3] as const).flatMap((planes) => orders.map((order) => ({ order, planes })));
   const tileKinds = kinds.filter((k) => k.order !== pairedOrder);
-  const choose = (name: string, suffix: string, made: readonly { order: number; planes: Planes }[]): string[] => [
+  const call = (target: Target) => (k: { order: number; planes: Planes }): string =>
+    `case ${k.order * 4 + k.planes + (target === "bytes" ? 32 : 0)}: return group${k.order}_${k.planes}${suffixes[target]}(p, r, d, plane, block, blocks);`;
+  const choose = (name: string, cases: readonly string[], more: string[] = []): string[] => [
     `function ${name}(kind: i32, p: usize, r: v128, d: usize, plane: usize, block: usize, blocks: i32): v128 {`,
     "switch (kind) {",
-    ...made.map((k) => `case ${k.order * 4 + k.planes}: return group${k.order}_${k.planes}${suffix}(p, r, d, plane, block, blocks);`),
+    ...cases,
     "}",
+    ...more,
     "return r;",
     "}",
   ];
   return lines(
-    kinds.map((k) => groupSource(k.order, k.planes, false)),
-    tileKinds.map((k) => groupSource(k.order, k.planes, true)),
-    choose("groupRow", "", kinds),
-    choose("groupTile", "t", tileKinds),
+    kinds.map((k) => groupSource(k.order, k.planes, "row")),
+    tileKinds.flatMap((k) => [groupSource(k.order, k.planes, "bytes"), groupSource(k.order, k.planes, "halves")]),
+    choose("groupRow", kinds.map(call("row"))),
+    choose("groupTile", tileKinds.map(call("halves")), ["if (ASC_FEATURE_RELAXED_SIMD) {", "switch (kind) {", ...tileKinds.map(call("bytes")), "}", "}"]),
     "/** Largest |v| of a kind of planes. */",
     "function largest(kind: i32): f32 {",
     "switch (kind) {",

@@ -2,6 +2,7 @@
 import { lines, naturalSource, widths } from "./quant-layout.ts";
 import { prepareSource } from "./quant-prepare.ts";
 import { qmmSource } from "./quant-qmm.ts";
+import { qmmHalfSource } from "./quant-qmm-half.ts";
 import { qmvSource } from "./quant-qmv.ts";
 
 const head = `
@@ -47,6 +48,16 @@ function exactRow(a: usize, xr: i32, o: usize, w: usize, sc: usize, bi: usize, n
 }
 `;
 
+const exactRows = `
+/** The outputs n0 .. n1 of those rows m0 .. m1 of x that have a flag. */
+function exactBlockOf(a: usize, flags: usize, m0: i32, m1: i32, n0: i32, n1: i32): void {
+  const out = load<usize>(a, 20), bytes = <usize>load<i32>(a, 28) * <usize>sizeOfCode(load<i32>(a, 56));
+  for (let m = m0; m < m1; m++) {
+    if (load<i32>(flags + (<usize>m << 2))) exactRow(a, m, out + <usize>m * bytes, load<usize>(a), load<usize>(a, 4), load<usize>(a, 8), n0, n1);
+  }
+}
+`;
+
 const prepare = `
 /**
  * Prepares rows of activations for qmv. Unit: a row.
@@ -86,15 +97,16 @@ export function prepare(a: usize, begin: i32, end: i32): void {
 
 /**
  * Prepares rows of activations for qmm. Unit: 4 rows; missing rows of the last unit become zero.
- * Words: as prepare. Prepared: planes [rows / 4][groups][plane][K of a group / 4][4 rows][4 bytes] (plain build: [.. / 2][4 rows][2 values]),
- * scales and sums [rows / 4][groups][4 rows], flags [rows].
+ * Words: as prepare, 8 whether the integers lie in 16-bit lanes (in the plain build they always do). Prepared: planes
+ * [rows / 4][groups][plane][K of a group / 4][4 rows][4 bytes] (in 16-bit lanes: [.. / 2][4 rows][2 values]), scales and sums [rows / 4][groups][4 rows], flags [rows].
  */
 export function prepareTiles(a: usize, begin: i32, end: i32): void {
   const M = load<i32>(a, 8), K = load<i32>(a, 12), group = load<i32>(a, 16), code = load<i32>(a, 20), planes = load<i32>(a, 28);
-  const kind = load<i32>(a, 24) * 4 + planes;
+  const bytes = ASC_FEATURE_RELAXED_SIMD && load<i32>(a, 32) == 0;
+  const kind = load<i32>(a, 24) * 4 + planes, tileKind = bytes ? kind + 32 : kind;
   const groups = K / group, tiles = (M + 3) >> 2, tileBytes = <usize>(4 * planeBytes(K, planes));
-  const block: usize = ASC_FEATURE_RELAXED_SIMD ? 128 : 256;
-  const plane = block * <usize>(group >> 5), xGroup = plane * <usize>(ASC_FEATURE_RELAXED_SIMD ? planes : planes - 1);
+  const block: usize = bytes ? 128 : 256;
+  const plane = block * <usize>(group >> 5), xGroup = plane * <usize>(bytes ? planes : planes - 1);
   const prep = load<usize>(a, 4), scales = prep + <usize>tiles * tileBytes, sums = scales + (<usize>(tiles * groups) << 4), flags = sums + (<usize>(tiles * groups) << 4);
   const top = largest(kind), step: f32 = 1 / top;
   for (let t = begin; t < end; t++) {
@@ -111,7 +123,7 @@ export function prepareTiles(a: usize, begin: i32, end: i32): void {
         const zero = bad || bits == 0;
         const scale: f32 = zero ? 0 : reinterpret<f32>(bits) * step;
         const r = f32x4.splat(zero ? 0 : top / reinterpret<f32>(bits));
-        const sum = groupTile(kind, p, r, prep + <usize>t * tileBytes + <usize>g * xGroup + <usize>(4 * i), plane, block, group >> 5);
+        const sum = groupTile(tileKind, p, r, prep + <usize>t * tileBytes + <usize>g * xGroup + <usize>(4 * i), plane, block, group >> 5);
         p += <usize>group << 2;
         store<f32>(scales + at, scale);
         store<f32>(sums + at, zero ? 0 : <f32>sumLanes(sum) * scale);
@@ -278,11 +290,7 @@ export function qmm(a: usize, begin: i32, end: i32): void {
       storeTile(square, out, outCode, m, n, M, N);
       for (let i = m; i < min<i32>(m + 4, M); i++) flagged |= load<i32>(flags + (<usize>i << 2));
     }
-    if (!flagged) continue;
-    for (let m = m0; m < m1; m++) {
-      if (!load<i32>(flags + (<usize>m << 2))) continue;
-      exactRow(a, m, out + <usize>m * <usize>N * <usize>sizeOfCode(outCode), load<usize>(a), load<usize>(a, 4), load<usize>(a, 8), n, min<i32>(n + 8, N));
-    }
+    if (flagged) exactBlockOf(a, flags, m0, m1, n, min<i32>(n + 8, N));
   }
 }
 `;
@@ -419,4 +427,4 @@ export function dequantize(a: usize, begin: i32, end: i32): void {
 }
 `;
 
-export const source = (): string => lines(head, widths.map(naturalSource), exact, prepareSource(), prepare, qmvSource(), qmv, qmmSource(), qmm, qvm, packing);
+export const source = (): string => lines(head, widths.map(naturalSource), exact, exactRows, prepareSource(), prepare, qmvSource(), qmv, qmmSource(), qmm, qmmHalfSource(), qvm, packing);

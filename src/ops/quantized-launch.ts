@@ -1,6 +1,7 @@
 /** Work of the quantized matrix products, as data for assembly/templates/quantized.ts. */
 import type { View } from "../core/array.ts";
 import { float32 } from "../core/dtype.ts";
+import { engine } from "../core/engine.ts";
 import { type Arg, type Choices, type Launch, type Step, type Tunables, input, output, scratch } from "../core/op.ts";
 import { sizeOf } from "../core/shape.ts";
 import type { FloatMode } from "./quantized-float.ts";
@@ -47,8 +48,8 @@ interface Prepared {
   readonly bytes: number;
   readonly key: string;
 }
-/** The step that turns rows of x into integer planes, and what identifies its result. */
-function prepareStep(x: View, planes: number, { groupSize, bits }: Packing, tiles: boolean): Prepared {
+/** The step that turns rows of x into integer planes, and what identifies its result. Tiles: four rows interleaved, in the build's own lanes or in 16-bit lanes. */
+function prepareStep(x: View, planes: number, { groupSize, bits }: Packing, tiles: false | "own" | "half"): Prepared {
   const K = last(x);
   const M = rowsOf(x);
   const groups = K / groupSize;
@@ -58,12 +59,12 @@ function prepareStep(x: View, planes: number, { groupSize, bits }: Packing, tile
   return {
     step: {
       entry: tiles ? "quantized/prepareTiles" : "quantized/prepare",
-      args: [x0, scratch0, M, K, groupSize, x.dtype.code, order, planes],
+      args: [x0, scratch0, M, K, groupSize, x.dtype.code, order, planes, tiles === "half" ? 1 : 0],
       units: tiles ? rows / 4 : M,
       grain: grainOf(tiles ? 4 * K : K, 16384),
     },
     bytes: rows * (K * (planes === 2 ? 2 : 4) + padded * 8 + 4),
-    key: `quantized ${order} ${planes} ${groupSize} ${tiles}`,
+    key: `quantized ${order} ${planes} ${groupSize} ${tiles || "rows"}`,
   };
 }
 
@@ -113,12 +114,28 @@ function launchPanels(inputs: readonly View[], [out]: readonly View[], p: Produc
   const K = last(x);
   const M = rowsOf(x);
   const N = last(out as View);
-  const prepared = prepareStep(x, planesOf(out as View), p, true);
+  const prepared = prepareStep(x, planesOf(out as View), p, "own");
   // A block of x stays in a core's second-level cache while the panels pass.
   const rows = Math.min((M + 3) & ~3, Math.max(32, Math.floor((choices?.["block"] ?? panelTunables.block[0]) / K) & ~3));
   const units = Math.ceil(M / rows) * ((N + 7) >> 3);
   const args = [...commonWords(inputs, out as View, p, M, N, K), rows, narrow];
   return launchPrepared(prepared, [{ entry: "quantized/qmm", args, units, grain: evenGrain(units, grainOf(8 * K * rows, choices?.["chunk"] ?? panelTunables.chunk[0])) }]);
+}
+
+/** Multiply-adds that a thread takes at a time, and most rows of x in a block, whose sums lie in the scratch area. */
+export const halfTunables = { chunk: [1_600_000, 400_000, 800_000, 3_200_000], rows: [512, 64, 128, 256, 1024] } as const satisfies Tunables;
+
+/** Many rows times packed [N, K], with integers in 16-bit lanes. */
+export function launchQmmHalf(inputs: readonly View[], [out]: readonly View[], p: ProductParams, choices?: Choices, paired = engine.pairing): Launch {
+  const x = inputs[0] as View;
+  const K = last(x);
+  const M = rowsOf(x);
+  const N = last(out as View);
+  const prepared = prepareStep(x, planesOf(out as View), p, "half");
+  const rows = Math.min((M + 3) & ~3, choices?.["rows"] ?? halfTunables.rows[0]);
+  const units = Math.ceil(M / rows) * ((N + 15) >> 4);
+  const args = [...commonWords(inputs, out as View, p, M, N, K), rows, paired ? 1 : 0];
+  return launchPrepared(prepared, [{ entry: "quantized/qmmHalf", args, units, grain: evenGrain(units, grainOf(16 * K * rows, choices?.["chunk"] ?? halfTunables.chunk[0])) }]);
 }
 
 /** Rows times packed [K, N], for one matrix or, with indices as inputs 4 and 5, for one of several per pair. */

@@ -28,7 +28,7 @@ import { floatGatherKernels, floatProductKernels, launchFloatDequantize, launchF
 import { multiplyInto, quantizeReference, unpackAffine } from "./quantized-reference.ts";
 import { sum } from "./reduce.ts";
 import {
-  type OneRowEntry, type Packing, type ProductParams, fewRows, last, launchDequantize, launchGather, launchQmm, launchQmm16, launchQmv, launchQmvRow, launchQuantize, launchQvm, longestPanelRow, longestRow, panelTunables, rowTunables, rowsOf,
+  type OneRowEntry, type Packing, type ProductParams, fewRows, halfTunables, last, launchDequantize, launchGather, launchQmm, launchQmm16, launchQmmHalf, launchQmv, launchQmvRow, launchQuantize, launchQvm, longestPanelRow, longestRow, panelTunables, rowTunables, rowsOf,
 } from "./quantized-launch.ts";
 
 // ---- records
@@ -100,15 +100,15 @@ const applyDequantize: Apply<DequantizeParams> = defineOp<DequantizeParams>({
 });
 
 /** A kernel for packed [N, K]. */
-const transposed = (name: Kernel["name"], launch: Kernel<ProductParams>["launch"], refuse?: (M: number, K: number, bits: number) => string | undefined, tune?: Tunables): Kernel<ProductParams> =>
+const transposed = (name: Kernel["name"], launch: Kernel<ProductParams>["launch"], refuse?: (M: number, K: number, bits: number, out: View) => string | undefined, tune?: Tunables): Kernel<ProductParams> =>
   affineOnly({
     name,
     ...(tune ? { tune } : {}),
     gate: {
-      refuse: ([x], p) => {
+      refuse: ([x], p, [out]) => {
         if (!p.transpose) return "cannot: the weights are not transposed";
         const K = last(x as View);
-        return K > longestRow ? `cannot: rows longer than ${longestRow}` : refuse?.(rowsOf(x as View), K, p.bits);
+        return K > longestRow ? `cannot: rows longer than ${longestRow}` : refuse?.(rowsOf(x as View), K, p.bits, out as View);
       },
     },
     launch,
@@ -137,6 +137,12 @@ const tooLongForPanel = (K: number): string | undefined => (K > longestPanelRow 
 function narrowSums(): string | undefined {
   if (!engine.relaxed) return "cannot: needs relaxed SIMD";
   return engine.int8Dot ? "slower: the processor's int8 dot product with 32-bit sums is one instruction" : undefined;
+}
+/** Why 16-bit lanes are not faster than 8-bit ones: float32 takes 2 products there and 3 here, which are half as dear. */
+function wideLanes(out: View, bits: number): string | undefined {
+  if (!engine.relaxed) return undefined;
+  if (engine.int8Dot) return "slower: the processor's int8 dot product with 32-bit sums is one instruction";
+  return out.dtype === float32 && bits <= 4 ? "slower: three 8-bit planes with sums in 16 bits" : undefined;
 }
 /** Why blocks are not taken in pairs. */
 function unpaired(groupSize: number): string | undefined {
@@ -215,6 +221,7 @@ const applyProduct = defineOp<ProductParams>({
   kernels: [
     ...oneRowKernels,
     transposed("wasm/quantized/qmv", launchQmv, (M, K, bits) => (M > fewRows(bits) && K <= longestPanelRow ? `slower: more than ${fewRows(bits)} rows` : undefined), rowTunables),
+    transposed("wasm/quantized/qmmHalf", launchQmmHalf, (_M, _K, bits, out) => wideLanes(out, bits), halfTunables),
     transposed("wasm/quantized/qmm16", launchQmm16, (_M, K, bits) => tooLongForPanel(K) ?? (bits > 4 ? "cannot: more than 4 bits" : narrowSums()), panelTunables),
     transposed("wasm/quantized/qmm", launchQmm, (_M, K) => tooLongForPanel(K), panelTunables),
     plainMatrix,
