@@ -28,6 +28,11 @@ export interface RowGroup {
   readonly shape: readonly number[];
   /** Number of the last dimensions that make up a row together, where that is not 1: inputs may then lie in any way within a row. */
   readonly rank?: number;
+  /**
+   * Set for reductions of other than the last dimensions: which dimension of the arrays each one of `shape` is. Rows are then columns of the arrays, and outputs of elements
+   * are row-major contiguous in the arrays' own order.
+   */
+  readonly order?: readonly number[];
   /** Value number i is `expr.input(i, dtype)`. A last stride of 0: one element per row. */
   readonly inputs: readonly GroupInput[];
   /** Value number `inputs.length + k` is the result of reduction k. */

@@ -23,7 +23,7 @@ import { sliceAxis } from "./region.ts";
 import { reshapeTo } from "./reshape.ts";
 import { cumprod } from "./scan.ts";
 import { within } from "./scope.ts";
-import { type Section, grainFor, lastAxes, sectionsOf, sizeOfSections, storedNames } from "./sections.ts";
+import { type Section, grainFor, lastAxes, otherAxes, sectionsOf, sizeOfSections, storedNames } from "./sections.ts";
 import { sqrt, square } from "./unary.ts";
 
 type S = StreamOrDevice;
@@ -185,6 +185,7 @@ const othersProduct: Derivative = (x, _y, axes) => {
 };
 const rowsOf = (rule: Rule): RowForm<ReduceParams> => ({
   span: (x, { axes }) => lastAxes(x, axes),
+  axes: (x, { axes }) => otherAxes(x, axes),
   perRow: true,
   // Of truth values the greatest is whether there is any, the least whether all are.
   formula: (r, [x], _params, { dtype }) => r.reduce(dtype !== bool ? rule : rule === "max" ? "any" : rule === "min" ? "all" : rule, r.e.convert(x as Value, computeType(dtype)), dtype),
@@ -238,6 +239,7 @@ const meanOp = defineOp<ReduceParams>({
   // The division happens before the one rounding to a 16-bit type, so a mean of large float16 values does not overflow.
   rows: {
     span: (x, { axes }) => lastAxes(x, axes),
+    axes: (x, { axes }) => otherAxes(x, axes),
     perRow: true,
     formula(r, [x], _params, { dtype }) {
       const wide = dtype === float64 ? float64 : float32;
