@@ -12,7 +12,7 @@ import { randomSource } from "./helpers/check.ts";
 
 type A = mx.MxArray;
 const onGpu = mx.defaultDevice().type === "gpu";
-const exact = !onGpu && !relaxedSimdWorks(true);
+const exact = !onGpu && !relaxedSimdWorks("1");
 afterEach(() => vi.unstubAllEnvs());
 
 const numbersOf = (a: A): number[] => mx.tidy(() => a.astype(mx.float64, mx.cpu).reshape([-1], mx.cpu).tolist()) as number[];
@@ -76,7 +76,8 @@ describe("column groups", () => {
     }, 1e-4, exact && (inner >= 32 || n < 64));
     const [xs, ys, bs] = [columnsOf(x, n, inner), columnsOf(y, n, inner), numbersOf(b)];
     near(sums as number[], xs.map((c, k) => (bs[k] as number) * total(c.map((v, i) => (v + (bs[k] as number)) * (ys[k]?.[i] as number)))), 2e-4, "sums");
-    near(products as number[], numbersOf(x).map((v, i) => (v + (bs[i % inner] as number)) * (numbersOf(y)[i] as number)), 1e-5, "products");
+    const all = numbersOf(y);
+    near(products as number[], numbersOf(x).map((v, i) => (v + (bs[i % inner] as number)) * (all[i] as number)), 1e-5, "products");
   });
   test("normalized columns: two reductions and elements, also over an input", () => {
     for (const [n, inner] of [[40, 24], [700, 36]] as const) {
@@ -127,7 +128,8 @@ describe("column groups", () => {
     for (const rule of ["sum", "prod", "max", "min", "all", "any"] as const) {
       const f = (): A => (name === "bool" || rule === "all" || rule === "any" ? mx[rule](mx.notEqual(x, mx.array(2, x.dtype)), 1) : mx[rule](mx.add(x, mx.array(1, x.dtype)), 1));
       const [got] = same(`${rule} of ${name}`, f, name === "float16" ? 2e-3 : name === "bfloat16" ? 2e-2 : 2e-5);
-      if (rule !== "max" && rule !== "all") continue;
+      // Wrapped numbers of 64 bits are no float64.
+      if ((rule !== "max" && rule !== "all") || name === "uint64") continue;
       const wrap = 2 ** (8 * x.dtype.size);
       const next = (v: number): number => (name.startsWith("u") ? (v + 1) % wrap : name.startsWith("int") ? v + 1 : (numbersOf(mx.array(v + 1).astype(x.dtype))[0] as number));
       const one = name === "bool" ? (v: number): number => Number(v !== 1) : rule === "all" ? (v: number): number => Number(v !== 2) : next;

@@ -12,7 +12,7 @@ import { rowStrides, sizeOf } from "../core/shape.ts";
 import { type ColumnAccess, type ColumnPlan, emitColumnKernel, weighColumns, widestBlock } from "./columns-kernel.ts";
 import { type GroupInput, type Space, elementwiseLaunch, mergeDimensions } from "./elementwise.ts";
 import { passesOf, plainDtype, planOf, rowsLaunch } from "./rows-wasm.ts";
-import type { RowGroup, RowOutput, RowReduce } from "./rows.ts";
+import { type RowGroup, type RowOutput, type RowReduce, elementStrides } from "./rows.ts";
 
 /** One thread should work this long on what it takes at a time. */
 const grainNanoseconds = 20000;
@@ -27,16 +27,6 @@ const narrowestBlock = 32;
 interface Operands {
   readonly inputs: readonly Pointer[];
   readonly outputs: readonly Pointer[];
-}
-
-/** Strides of the arrays' elements over the group's shape. */
-export function elementStrides({ shape, order = shape.map((_, i) => i) }: Pick<RowGroup, "shape" | "order">): number[] {
-  const own: number[] = [];
-  order.forEach((axis, d) => {
-    own[axis] = shape[d] as number;
-  });
-  const strides = rowStrides(own);
-  return order.map((axis) => strides[axis] as number);
 }
 
 /** Describes the launch of a group, or says why it has none; `input(i)` and `output(i)` count the group's operands in order. */

@@ -5,6 +5,7 @@
 import type { Dtype } from "../core/dtype.ts";
 import type { Expr, Value } from "../core/expr.ts";
 import type { RowRule } from "../core/op.ts";
+import { rowStrides } from "../core/shape.ts";
 import type { GroupInput } from "./elementwise.ts";
 
 export type { RowRule } from "../core/op.ts";
@@ -40,4 +41,14 @@ export interface RowGroup {
   readonly outputs: readonly RowOutput[];
   /** The builder that holds the values. */
   readonly expr: Expr;
+}
+
+/** Strides of the arrays' elements over the group's shape. */
+export function elementStrides({ shape, order = shape.map((_, i) => i) }: Pick<RowGroup, "shape" | "order">): number[] {
+  const own: number[] = [];
+  order.forEach((axis, d) => {
+    own[axis] = shape[d] as number;
+  });
+  const strides = rowStrides(own);
+  return order.map((axis) => strides[axis] as number);
 }

@@ -15,7 +15,6 @@ import { type Group, type GroupInput, elementwiseLaunch } from "../codegen/eleme
 import { type Place, interpretGroup } from "../codegen/interpreter.ts";
 import { elementwiseStep } from "../codegen/elementwise-spirv.ts";
 import type { RowGroup } from "../codegen/rows.ts";
-import { columnsLaunch as gpuColumnsLaunch } from "../codegen/columns-spirv.ts";
 import { rowsLaunch as gpuRowsLaunch } from "../codegen/rows-spirv.ts";
 import { rowsLaunch } from "../codegen/rows-wasm.ts";
 import { columnsLaunch } from "../codegen/columns-wasm.ts";
@@ -368,7 +367,7 @@ export class Evaluation {
       return typeof launch === "string" ? undefined : { group, leaves, outs, launch };
     }
     const gpu = this.gpuRecorder();
-    const gpuLaunch = (group.order ? gpuColumnsLaunch : gpuRowsLaunch)(group, gpu.backend.device, [...leaves, ...outs].map(alignedPart));
+    const gpuLaunch = gpuRowsLaunch(group, gpu.backend.device, [...leaves, ...outs].map(alignedPart));
     if (typeof gpuLaunch === "string") return undefined;
     const names = gpuLaunch.steps.map(generatedName);
     if (names.some((n) => closedKernels.has(n)) || !gpu.ready(gpuLaunch, names[0] as string, [])) return undefined;
