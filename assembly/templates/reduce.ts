@@ -182,18 +182,21 @@ const outBytes = (k: Kernel): number => (k.name.endsWith("_u8") ? 1 : k.to.bytes
 /** "max" or "min" where vectors of floats take the fast instruction. */
 const extremeOf = ({ rule, wide: w }: Kernel): "max" | "min" | undefined => (isFloat(w) && rule === rules.max ? "max" : isFloat(w) && rule === rules.min ? "min" : undefined);
 /** One step of columns: accumulator q with vectors of one row or of four. Float extremes as in `round`: pmax(q, x) keeps a NaN in q, and those of x are added to it as bits. */
-function columnStep(k: Kernel, loads: readonly string[]): string {
-  const { wide: w } = k;
+function columnStep(k: Kernel, rows: readonly string[], at = 0): string {
+  const { from, wide: w } = k;
+  const loads = rows.map((p) => from.vector(p, at * lanesOf(w) * from.bytes));
   const extreme = extremeOf(k);
   const shape = shapeOf(w);
   const v = (a: string, b: string): string => (extreme ? `${shape}.p${extreme}(${a}, ${b})` : k.rule.vector(w, a, b));
   const ys = loads.map((_, i) => `y${i}`);
   const own = ys.length === 4 ? v(v("y0", "y1"), v("y2", "y3")) : "y0";
   const nan = (y: string): string => `${shape}.ne(${y}, ${y})`;
-  const value = v("v128.load(q)", own);
+  const value = v(`v128.load(q, ${16 * at})`, own);
   const all = extreme ? ys.reduce((sum, y) => `v128.or(${sum}, ${nan(y)})`, value) : value;
-  return `${loads.map((load, i) => `const y${i} = ${load};`).join(" ")}
-        v128.store(q, ${all});`;
+  return `{
+          ${loads.map((load, i) => `const y${i} = ${load};`).join(" ")}
+          v128.store(q, ${all}, ${16 * at});
+        }`;
 }
 
 /** Four rows at a time are added into accumulators that stay in the first-level cache. */
@@ -218,9 +221,12 @@ ${k.divides ? `  const divisor = <${w}>load<u32>(a, 32);\n` : ""}  const stride 
     for (let j = 0; j < w; j += ${lanes}) v128.store(SCRATCH + (<usize>j << ${Math.log2(wb)}), ${splat(k)});
     for (; rows >= 4; rows -= 4) {
       const next = p0 + 4 * stride;
-      let p1 = p0 + stride, p2 = p1 + stride, p3 = p2 + stride, q = SCRATCH, j = ${lanes};
-      for (; j <= w; j += ${lanes}, q += 16, ${advance(lanes * from.bytes)}) {
-        ${columnStep(k, ps.map((p) => from.vector(p)))}
+      let p1 = p0 + stride, p2 = p1 + stride, p3 = p2 + stride, q = SCRATCH, j = ${4 * lanes};
+      for (; j <= w; j += ${4 * lanes}, q += 64, ${advance(4 * lanes * from.bytes)}) {
+        ${[0, 1, 2, 3].map((at) => columnStep(k, ps, at)).join("\n        ")}
+      }
+      for (j -= ${3 * lanes}; j <= w; j += ${lanes}, q += 16, ${advance(lanes * from.bytes)}) {
+        ${columnStep(k, ps)}
       }
       for (j -= ${lanes}; j < w; j++, q += ${wb}, ${advance(from.bytes)}) {
         store<${w}>(q, ${s(`load<${w}>(q)`, s(s(from.get("p0"), from.get("p1")), s(from.get("p2"), from.get("p3"))))});
@@ -231,7 +237,7 @@ ${k.divides ? `  const divisor = <${w}>load<u32>(a, 32);\n` : ""}  const stride 
       const next = p0 + stride;
       let q = SCRATCH, j = ${lanes};
       for (; j <= w; j += ${lanes}, q += 16, p0 += ${lanes * from.bytes}) {
-        ${columnStep(k, [from.vector("p0")])}
+        ${columnStep(k, ["p0"])}
       }
       for (j -= ${lanes}; j < w; j++, q += ${wb}, p0 += ${from.bytes}) store<${w}>(q, ${s(`load<${w}>(q)`, from.get("p0"))});
       p0 = next;
