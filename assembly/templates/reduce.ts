@@ -113,12 +113,41 @@ function round(k: Kernel, extreme: "max" | "min" | undefined): string {
     .join("\n");
 }
 
+/** Sums of rows of few whole rounds, four rows at a time, each in the order of any row: they come out as one vector, without a fold and a tail for each. */
+function shortRows(k: Kernel): string {
+  const { from, to, rule, wide: w } = k;
+  const lanes = lanesOf(w);
+  if (lanes !== 4 || !k.divides) return "";
+  const step = lanes * from.bytes;
+  const v = (a: string, b: string): string => rule.vector(w, a, b);
+  const rows = [0, 1, 2, 3];
+  const line = (r: number): string => `      let x${r} = ${splat(k)}, y${r} = x${r}, z${r} = x${r}, w${r} = x${r};
+      for (next += bytes; p < next; p += ${4 * step}) {
+        ${["x", "y", "z", "w"].map((x, i) => `${x}${r} = ${v(`${x}${r}`, from.vector("p", i * step))};`).join("\n        ")}
+      }
+      const t${r} = ${v(splat(k), v(v(`x${r}`, `y${r}`), v(`z${r}`, `w${r}`)))};`;
+  const shuffle = (a: string, b: string, x: readonly number[]): string => `i32x4.shuffle(${a}, ${b}, ${x.join(", ")})`;
+  const pairs = (a: string, b: string): string => v(shuffle(a, b, [0, 4, 2, 6]), shuffle(a, b, [1, 5, 3, 7]));
+  return `  if (chunks == 1 && n <= ${32 * lanes} && (n & ${4 * lanes - 1}) == 0 && n > 0) {
+    const bytes = <usize>n * ${from.bytes};
+    let p = src + <usize>begin * bytes, next = p;
+    for (; begin + 4 <= end; begin += 4) {
+${rows.map(line).join("\n")}
+      // Lanes 0 and 1, 2 and 3 of each row, then both.
+      const e01 = ${pairs("t0", "t1")}, e23 = ${pairs("t2", "t3")};
+      const sums = ${v(shuffle("e01", "e23", [0, 1, 4, 5]), shuffle("e01", "e23", [2, 3, 6, 7]))};
+${rows.map((r) => `      ${to.put(`dst + <usize>(begin + ${r}) * ${outBytes(k)}`, divided(k, `${shapeOf(w)}.extract_lane(sums, ${r})`))};`).join("\n")}
+    }
+  }
+`;
+}
+
 /** Blocks of 32 rounds of four accumulators, added pairwise: the error of a sum grows with 32 + chunk / (128 lanes) terms instead of with chunk. */
 function row(k: Kernel): string {
   const { from, rule, wide: w } = k;
   const lanes = lanesOf(w);
   const step = lanes * from.bytes;
-  const extreme = isFloat(w) && rule === rules.max ? "max" : isFloat(w) && rule === rules.min ? "min" : undefined;
+  const extreme = extremeOf(k);
   const v = (a: string, b: string): string => rule.vector(w, a, b);
   const lane = (i: number): string => `${shapeOf(w)}.extract_lane(total, ${i})`;
   const fold = lanes === 4 ? rule.scalar(w, `(${rule.scalar(w, lane(0), lane(1))})`, `(${rule.scalar(w, lane(2), lane(3))})`) : rule.scalar(w, lane(0), lane(1));
@@ -126,7 +155,7 @@ function row(k: Kernel): string {
 export function ${k.name}_row(a: usize, begin: i32, end: i32): void {
   const src = load<usize>(a), dst = load<usize>(a, 4);
   const n = load<i32>(a, 8), chunk = load<i32>(a, 12), chunks = max(1, load<i32>(a, 16));
-${k.divides ? `  const divisor = <${w}>load<u32>(a, 20);\n` : ""}  for (let u = begin; u < end; u++) {
+${k.divides ? `  const divisor = <${w}>load<u32>(a, 20);\n` : ""}${shortRows(k)}  for (let u = begin; u < end; u++) {
     const r = u / chunks, c = u - r * chunks;
     let left = min(chunk, n - c * chunk);
     let p = src + (<usize>r * <usize>n + <usize>(c * chunk)) * ${from.bytes};
@@ -150,12 +179,31 @@ ${extreme ? "    if (v128.any_true(nan)) result = NaN;\n" : ""}    for (; left >
 }
 const outBytes = (k: Kernel): number => (k.name.endsWith("_u8") ? 1 : k.to.bytes);
 
+/** "max" or "min" where vectors of floats take the fast instruction. */
+const extremeOf = ({ rule, wide: w }: Kernel): "max" | "min" | undefined => (isFloat(w) && rule === rules.max ? "max" : isFloat(w) && rule === rules.min ? "min" : undefined);
+/** One step of columns: accumulator q with vectors of one row or of four. Float extremes as in `round`: pmax(q, x) keeps a NaN in q, and those of x are added to it as bits. */
+function columnStep(k: Kernel, rows: readonly string[], at = 0): string {
+  const { from, wide: w } = k;
+  const loads = rows.map((p) => from.vector(p, at * lanesOf(w) * from.bytes));
+  const extreme = extremeOf(k);
+  const shape = shapeOf(w);
+  const v = (a: string, b: string): string => (extreme ? `${shape}.p${extreme}(${a}, ${b})` : k.rule.vector(w, a, b));
+  const ys = loads.map((_, i) => `y${i}`);
+  const own = ys.length === 4 ? v(v("y0", "y1"), v("y2", "y3")) : "y0";
+  const nan = (y: string): string => `${shape}.ne(${y}, ${y})`;
+  const value = v(`v128.load(q, ${16 * at})`, own);
+  const all = extreme ? ys.reduce((sum, y) => `v128.or(${sum}, ${nan(y)})`, value) : value;
+  return `{
+          ${loads.map((load, i) => `const y${i} = ${load};`).join(" ")}
+          v128.store(q, ${all}, ${16 * at});
+        }`;
+}
+
 /** Four rows at a time are added into accumulators that stay in the first-level cache. */
 function col(k: Kernel): string {
   const { from, rule, wide: w } = k;
   const lanes = lanesOf(w);
   const wb = wideBytes(w);
-  const v = (a: string, b: string): string => rule.vector(w, a, b);
   const s = (a: string, b: string): string => rule.scalar(w, `(${a})`, `(${b})`);
   const ps = ["p0", "p1", "p2", "p3"];
   const advance = (bytes: number): string => ps.map((p) => `${p} += ${bytes}`).join(", ");
@@ -173,9 +221,12 @@ ${k.divides ? `  const divisor = <${w}>load<u32>(a, 32);\n` : ""}  const stride 
     for (let j = 0; j < w; j += ${lanes}) v128.store(SCRATCH + (<usize>j << ${Math.log2(wb)}), ${splat(k)});
     for (; rows >= 4; rows -= 4) {
       const next = p0 + 4 * stride;
-      let p1 = p0 + stride, p2 = p1 + stride, p3 = p2 + stride, q = SCRATCH, j = ${lanes};
-      for (; j <= w; j += ${lanes}, q += 16, ${advance(lanes * from.bytes)}) {
-        v128.store(q, ${v("v128.load(q)", v(v(from.vector("p0"), from.vector("p1")), v(from.vector("p2"), from.vector("p3"))))});
+      let p1 = p0 + stride, p2 = p1 + stride, p3 = p2 + stride, q = SCRATCH, j = ${4 * lanes};
+      for (; j <= w; j += ${4 * lanes}, q += 64, ${advance(4 * lanes * from.bytes)}) {
+        ${[0, 1, 2, 3].map((at) => columnStep(k, ps, at)).join("\n        ")}
+      }
+      for (j -= ${3 * lanes}; j <= w; j += ${lanes}, q += 16, ${advance(lanes * from.bytes)}) {
+        ${columnStep(k, ps)}
       }
       for (j -= ${lanes}; j < w; j++, q += ${wb}, ${advance(from.bytes)}) {
         store<${w}>(q, ${s(`load<${w}>(q)`, s(s(from.get("p0"), from.get("p1")), s(from.get("p2"), from.get("p3"))))});
@@ -185,7 +236,9 @@ ${k.divides ? `  const divisor = <${w}>load<u32>(a, 32);\n` : ""}  const stride 
     for (; rows > 0; rows--) {
       const next = p0 + stride;
       let q = SCRATCH, j = ${lanes};
-      for (; j <= w; j += ${lanes}, q += 16, p0 += ${lanes * from.bytes}) v128.store(q, ${v("v128.load(q)", from.vector("p0"))});
+      for (; j <= w; j += ${lanes}, q += 16, p0 += ${lanes * from.bytes}) {
+        ${columnStep(k, ["p0"])}
+      }
       for (j -= ${lanes}; j < w; j++, q += ${wb}, p0 += ${from.bytes}) store<${w}>(q, ${s(`load<${w}>(q)`, from.get("p0"))});
       p0 = next;
     }

@@ -20,6 +20,8 @@ export interface RowKernelPlan {
   readonly inputs: readonly Dtype[];
   /** `w`, `u`, `r` or `g`. */
   readonly access: readonly SpirvAccess[];
+  /** Neighbouring invocations have neighbouring rows, which are columns of the arrays. `access` has one more entry, `g`: where outputs of elements lie. */
+  readonly columns: boolean;
   readonly outputs: readonly Stored[];
   readonly perRow: readonly boolean[];
   readonly stores: readonly SpirvAccess[];
@@ -129,8 +131,8 @@ class Emitter extends SpirvEmitter {
   private enter(groupIndex: Id, local: Id): void {
     const { m, plan, u32 } = this;
     const [rows, blocks] = [this.word(0), this.word(1)];
-    const lane = this.combiner.enter(local);
     const perGroup = plan.group / plan.across;
+    const lane = this.combiner.enter(plan.columns && perGroup > 1 ? this.byColumns(local, perGroup) : local);
     // Where only results of rows are left to store, a workgroup has a whole row.
     const whole = plan.stage === plan.phases.length && plan.perRow.every((one) => one);
     const chunks = plan.stage === undefined || whole ? undefined : this.word(3);
@@ -154,6 +156,12 @@ class Emitter extends SpirvEmitter {
     this.place = { row, inside, at, first, end, chunk, offsets, steps };
   }
 
+  /** The invocation's number when those of a row follow each other, of one that has row `local` % `perGroup`. */
+  private byColumns(local: Id, perGroup: number): Id {
+    const { m, plan, u32 } = this;
+    const row = m.op(spv.bitwiseAnd, u32, local, m.u32(perGroup - 1));
+    return m.op(spv.iAdd, u32, this.times(row, plan.across), m.op(spv.shiftRightLogical, u32, local, m.u32(Math.log2(perGroup))));
+  }
   /** for (i = from; i < end; i += step): with values that go around in variables. */
   private loop(from: Id, end: Id, step: Id, body: (i: Id) => void): void {
     const { m, u32 } = this;
@@ -193,7 +201,8 @@ class Emitter extends SpirvEmitter {
         if (a === "r") return offset;
         return m.op(spv.iAdd, u32, offset, a === "w" ? block : a === "u" ? element : m.op(spv.iMul, u32, element, steps[i] as Id));
       });
-      return { valid, block, ids: new Map(), index: m.op(spv.iAdd, u32, rowStart, block), lanes: plan.lanes, positions, steps };
+      const index = plan.columns ? (positions[plan.inputs.length] as Id) : m.op(spv.iAdd, u32, rowStart, block);
+      return { valid, block, ids: new Map(), index, lanes: plan.lanes, positions, steps };
     });
   }
   /** Calls `work` with the invocation's blocks, in a loop when the row is long. What rows have in common must have been computed. */

@@ -15,7 +15,7 @@ import { weigh } from "./kernel.ts";
 import { type Stored, lower } from "./lower.ts";
 import type { SpirvAccess } from "./operands-spirv.ts";
 import { accumulatorOf, plainDtype } from "./row-rules.ts";
-import type { RowGroup } from "./rows.ts";
+import { type RowGroup, elementStrides } from "./rows.ts";
 import { partWords, sharedWords } from "./rows-combine-spirv.ts";
 import { type RowKernelPlan, type RowStepReduce, emitRowKernel } from "./rows-kernel-spirv.ts";
 
@@ -35,6 +35,8 @@ const fewRows = 64;
 const groupsWanted = 256;
 const shortestChunk = 2048;
 const chunkAcross = 256;
+/** Rows from which on columns are cut into chunks when they are few: each cut is one more dispatch. */
+const longColumn = 512;
 
 export interface RowOptions {
   /** For the inputs, then the outputs: the address of the first element is a multiple of 16. Inputs are taken not to be unless it is said, outputs to be. */
@@ -75,8 +77,11 @@ function withRowsOfOneDimension(group: RowGroup): RowGroup | undefined {
 }
 
 export function rowsSpirv(given: RowGroup, device: GpuDevice, options: RowOptions = {}): GpuLaunch | string {
-  const group = withRowsOfOneDimension(given);
-  if (!group) return "cannot: rows of several dimensions along which an input does not lie in even steps";
+  const made = withRowsOfOneDimension(given.order ? withPlaces(given) : given);
+  if (!made) return "cannot: rows of several dimensions along which an input does not lie in even steps";
+  // Of columns the last one says where the elements lie.
+  const places = made.inputs;
+  const group = given.order ? { ...made, inputs: places.slice(0, -1) } : made;
   const { shape, inputs } = group;
   const length = shape[shape.length - 1] ?? 1;
   const dims = shape.slice(0, -1);
@@ -86,23 +91,24 @@ export function rowsSpirv(given: RowGroup, device: GpuDevice, options: RowOption
   const formulas = formulasOf(group);
   if (typeof formulas === "string") return formulas;
   const n = inputs.length;
-  const outer = mergeDimensions(dims, inputs.map(({ dtype, strides }) => ({ dtype, strides: strides.slice(0, -1) })));
-  const inner = inputs.map((x) => x.strides[x.strides.length - 1] ?? 0);
-  if (!countable({ dims: [length, ...outer.dims], strides: [...inner, ...outer.strides] }, n)) return "cannot: a stride goes further than a kernel can count";
-  const mixed = mixedRow(group, formulas, inner);
+  const outer = mergeDimensions(dims, places.map(({ dtype, strides }) => ({ dtype, strides: strides.slice(0, -1) })));
+  const inner = places.map((x) => x.strides[x.strides.length - 1] ?? 0);
+  if (!countable({ dims: [length, ...outer.dims], strides: [...inner, ...outer.strides] }, places.length)) return "cannot: a stride goes further than a kernel can count";
+  const mixed = mixedRow(group, formulas, inner.slice(0, n));
   if (mixed !== undefined) return mixed;
   const aligned = (i: number): boolean => options.aligned?.[i] ?? i >= n;
-  const lanes = lanesOf(group, formulas, inner, outer, length, aligned);
-  const access = inner.map((s, i) => accessOf(s, i, outer, lanes, aligned(i)));
+  const columns = given.order !== undefined;
+  const lanes = columns ? 1 : lanesOf(group, formulas, inner, outer, length, aligned);
+  const access = inner.map((s, i) => (i < n ? accessOf(s, i, outer, lanes, aligned(i)) : "g"));
   const stores = group.outputs.map((o, j): SpirvAccess => (aligned(n + j) && !o.perRow ? "f" : "e"));
-  const layout = layoutOf(rows, length / lanes, lanes, formulas, device, options);
+  const layout = columns ? columnLayout(rows, length, formulas, device, options) : layoutOf(rows, length / lanes, lanes, formulas, device, options);
   const signed = [...inner, ...outer.strides].some((s) => s < 0);
-  const form: Form = { access, stores, lanes, dims: outer.dims.length, signed, ...layout };
+  const form: Form = { access, columns, stores, lanes, dims: outer.dims.length, signed, ...layout };
   return launchOf(group, formulas, form, { rows, blocks: length / lanes, inner, outer }, device);
 }
 
 /** A plan without what the group itself and the device say, for all its dispatches. */
-type Form = Pick<RowKernelPlan, "access" | "stores" | "lanes" | "dims" | "signed" | "across" | "group" | "unroll" | "loop" | "subgroups"> & { readonly chunk: number; readonly chunks: number };
+type Form = Pick<RowKernelPlan, "access" | "columns" | "stores" | "lanes" | "dims" | "signed" | "across" | "group" | "unroll" | "loop" | "subgroups"> & { readonly chunk: number; readonly chunks: number };
 interface Sizes {
   readonly rows: number;
   readonly blocks: number;
@@ -205,6 +211,26 @@ function acrossOf(rows: number, blocks: number, most: number, subgroup: number, 
   return Math.min(Math.max(leastGroup, wanted), mostAcross, 2 ** Math.floor(Math.log2(limit)));
 }
 
+/** The group with one more input: the places of its elements. */
+const withPlaces = (group: RowGroup): RowGroup => ({ ...group, inputs: [...group.inputs, { dtype: uint32, strides: elementStrides(group) }] });
+/** Neighbouring columns whose elements of a row fill cache lines, invocations that fill a large device, most invocations of a column, and least rows of each. */
+const columnsTogether = 32;
+const invocationsWanted = 1 << 17;
+const mostAcrossColumn = 8;
+const rowsEach = 8;
+/** How many invocations a column has, which lie a row apart from each other, and into how many chunks it is cut. */
+function columnLayout(columns: number, rows: number, { weight, phases }: Formulas, device: GpuDevice, { force = {} }: RowOptions): Layout {
+  let most = mostBlocks;
+  while (most > 1 && most * weight > unrolledWeight) most /= 2;
+  const limit = Math.min(mostAcrossColumn, 2 ** Math.floor(Math.log2(device.groupInvocations / columnsTogether)));
+  const across = force.across ?? Math.min(limit, powerOfTwo(rows / rowsEach), powerOfTwo(invocationsWanted / columns));
+  const wanted = Math.min(Math.floor(rows / (across * rowsEach)), Math.ceil(invocationsWanted / (columns * across)));
+  const chunks = force.chunks ?? (phases.length > 0 && across === limit && rows >= longColumn ? Math.max(1, wanted) : 1);
+  const chunk = Math.ceil(rows / chunks);
+  const unroll = force.unroll ?? Math.min(most, powerOfTwo(chunk / across));
+  return { across, group: Math.max(leastGroup, across * columnsTogether), unroll, loop: chunks > 1 || across * unroll < rows, subgroups: false, chunk, chunks: Math.ceil(rows / chunk) };
+}
+
 function launchOf(group: RowGroup, formulas: Formulas, form: Form, sizes: Sizes, device: GpuDevice): GpuLaunch | string {
   const { chunks } = form;
   const cut = chunks > 1;
@@ -220,7 +246,7 @@ function launchOf(group: RowGroup, formulas: Formulas, form: Form, sizes: Sizes,
     const shader = shaderOf(group, formulas, form, cut ? stage : undefined, table, device);
     if (typeof shader === "string") return shader;
     const scratch = cut ? [stage === 0 ? gpuScratchOut(0) : last ? gpuScratchIn(0) : gpuScratchUpdate(0)] : [];
-    const count = cut ? sizes.rows * (last && oneChunk(group.outputs) ? 1 : chunks) : Math.ceil(sizes.rows / (form.group / form.across));
+    const count = Math.ceil(sizes.rows / (form.group / form.across)) * (cut && !(last && oneChunk(group.outputs)) ? chunks : 1);
     steps.push({ shader, buffers: [...buffers, ...scratch], ...(table ? { table: words, words: [] } : { words }), groups: spreadGroups(count) });
   }
   return cut ? { steps, scratch: [4 * partWords(formulas.phases.flat()) * sizes.rows * chunks] } : { steps };
@@ -254,9 +280,9 @@ export const rowShaders = (): number => shaders.size;
 
 function shaderOf(group: RowGroup, formulas: Formulas, form: Form, stage: number | undefined, table: boolean, device: GpuDevice): GeneratedShader | string {
   const { features } = device;
-  const { access, stores, dims, lanes, signed, across, unroll, loop, subgroups } = form;
+  const { access, columns, stores, dims, lanes, signed, across, unroll, loop, subgroups } = form;
   const rounds = roundsDivision(device.vendorId);
-  const flags = `${loop ? "l" : ""}${subgroups ? "s" : ""}${signed ? "n" : ""}${table ? "t" : ""}${rounds ? "r" : ""}${stage ?? ""}.${featureKey(features)}`;
+  const flags = `${columns ? `c${form.group}` : ""}${loop ? "l" : ""}${subgroups ? "s" : ""}${signed ? "n" : ""}${table ? "t" : ""}${rounds ? "r" : ""}${stage ?? ""}.${featureKey(features)}`;
   const key = `${formulas.key}:${access.join("")}${stores.join("")}${dims}x${lanes}x${across}x${unroll}${flags}`;
   const old = shaders.get(key);
   if (old !== undefined) return old;
@@ -264,7 +290,7 @@ function shaderOf(group: RowGroup, formulas: Formulas, form: Form, stage: number
   const inputs = group.inputs.map((x) => x.dtype);
   const perRow = group.outputs.map((o) => o.perRow);
   const plan: RowKernelPlan = {
-    inputs, access, outputs: formulas.outputs, perRow, stores, phases: formulas.phases, reduces: group.reduces.length, dims, lanes, across, group: form.group, unroll, loop, subgroups, stage, table, signed,
+    inputs, access, columns, outputs: formulas.outputs, perRow, stores, phases: formulas.phases, reduces: group.reduces.length, dims, lanes, across, group: form.group, unroll, loop, subgroups, stage, table, signed,
     features, roundsDivision: rounds,
   };
   let code: Uint32Array | undefined;

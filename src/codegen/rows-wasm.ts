@@ -132,11 +132,11 @@ function makeStructure(key: string, group: RowGroup, access: readonly Access[], 
 }
 
 /** A dtype whose elements are values of a type as they are. */
-const plainDtype: Partial<Record<ScalarType, Dtype>> = { f32: float32, f64: float64, i32: int32, u32: uint32, i64: int64, u64: uint64, bool: int32 };
+export const plainDtype: Partial<Record<ScalarType, Dtype>> = { f32: float32, f64: float64, i32: int32, u32: uint32, i64: int64, u64: uint64, bool: int32 };
 /** Numbers of inputs that stand for results before they are rounded. */
 const rawInputs = 1 << 10;
 
-function planOf(group: RowGroup, access: readonly Access[], outer: number, chunked: boolean): RowPlan {
+export function planOf(group: RowGroup, access: readonly Access[], outer: number, chunked: boolean): RowPlan {
   const { inputs, reduces, outputs } = group;
   const lowered = lower([...reduces.map(({ value }) => ({ dtype: plainDtype[value.type] as Dtype, value })), ...outputs]);
   const parts = reduces.map(({ rule, value, dtype }, k): LoweredReduce => {
@@ -157,7 +157,7 @@ function planOf(group: RowGroup, access: readonly Access[], outer: number, chunk
 }
 
 /** Numbers of the reductions of each pass: as early as what they need allows; values of 4 and of 8 bytes in passes of their own. */
-function passesOf(reduces: readonly RowReduce[], first: number): number[][] {
+export function passesOf(reduces: readonly RowReduce[], first: number): number[][] {
   const needs = reduces.map(({ value }) => resultsIn(value, first));
   const passes: number[][] = [];
   const done = new Set<number>();

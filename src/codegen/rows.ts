@@ -5,6 +5,7 @@
 import type { Dtype } from "../core/dtype.ts";
 import type { Expr, Value } from "../core/expr.ts";
 import type { RowRule } from "../core/op.ts";
+import { rowStrides } from "../core/shape.ts";
 import type { GroupInput } from "./elementwise.ts";
 
 export type { RowRule } from "../core/op.ts";
@@ -28,6 +29,11 @@ export interface RowGroup {
   readonly shape: readonly number[];
   /** Number of the last dimensions that make up a row together, where that is not 1: inputs may then lie in any way within a row. */
   readonly rank?: number;
+  /**
+   * Set for reductions of other than the last dimensions: which dimension of the arrays each one of `shape` is. Rows are then columns of the arrays, and outputs of elements
+   * are row-major contiguous in the arrays' own order.
+   */
+  readonly order?: readonly number[];
   /** Value number i is `expr.input(i, dtype)`. A last stride of 0: one element per row. */
   readonly inputs: readonly GroupInput[];
   /** Value number `inputs.length + k` is the result of reduction k. */
@@ -35,4 +41,14 @@ export interface RowGroup {
   readonly outputs: readonly RowOutput[];
   /** The builder that holds the values. */
   readonly expr: Expr;
+}
+
+/** Strides of the arrays' elements over the group's shape. */
+export function elementStrides({ shape, order = shape.map((_, i) => i) }: Pick<RowGroup, "shape" | "order">): number[] {
+  const own: number[] = [];
+  order.forEach((axis, d) => {
+    own[axis] = shape[d] as number;
+  });
+  const strides = rowStrides(own);
+  return order.map((axis) => strides[axis] as number);
 }

@@ -63,6 +63,8 @@ export interface RowScope {
 export interface RowForm<P extends object = object> {
   /** How many of the last dimensions of input 0 make up a row, or undefined when the op with these parameters does something else. */
   span(input: Aval, params: P): number | undefined;
+  /** Sorted dimensions of input 0 that the op reduces where they are not the last ones, or undefined. Only of ops with a result per row whose formula has no places. */
+  axes?(input: Aval, params: P): readonly number[] | undefined;
   /** The result is one element per row (dropped dimensions or dimensions of size 1), else it has the shape of input 0. */
   readonly perRow: boolean;
   /** The result from elements of the inputs; inputs behind the first are broadcast to its shape. */

@@ -6,6 +6,7 @@ import type { Kernel, Layout, Node } from "../core/op.ts";
 import { formatShape, isContiguous, rowStrides } from "../core/shape.ts";
 import { gpuStatus, vulkanBackend } from "../backend/vulkan/index.ts";
 import { elementwiseStep } from "../codegen/elementwise-spirv.ts";
+import { columnsLaunch } from "../codegen/columns-wasm.ts";
 import { rowsLaunch as gpuRowsLaunch } from "../codegen/rows-spirv.ts";
 import { rowsLaunch } from "../codegen/rows-wasm.ts";
 import { type Switches, type Verdict, check, checkGpu, generatedClosed, readSwitches, satisfies } from "../schedule/gate.ts";
@@ -76,13 +77,13 @@ class Explainer {
     const outs = [node, ...stored].map((n) => n.outputs[0] as ArrayDesc);
     const { group, leaves } = rowGroup(item, outs, (d) => this.of(d));
     const onGpu = node.stream.device.type === "gpu";
-    const made = onGpu ? this.gpu && gpuRowsLaunch(group, this.gpu, [...leaves, ...outs].map((d) => alignedPart(this.of(d)))) : rowsLaunch(group);
+    const made = onGpu ? this.gpu && gpuRowsLaunch(group, this.gpu, [...leaves, ...outs].map((d) => alignedPart(this.of(d)))) : (group.order ? columnsLaunch : rowsLaunch)(group);
     if (made === undefined || typeof made === "string") {
       for (const part of fuse(tapeOf(outs).filter((n) => n === node || absorbed.includes(n)), true)) this.item(part);
       return;
     }
     this.say(`${node.op.name}${withNames(absorbed)}: ${leaves.map((d) => formatView(this.of(d))).join(", ")} -> ${outs.map(formatView).join(", ")} [${node.stream.device.type}]`);
-    this.say(`  ${onGpu ? "gpu: vulkan" : "cpu: wasm"}/generated-rows`);
+    this.say(`  ${onGpu ? "gpu: vulkan" : "cpu: wasm"}/generated-${group.order ? "columns" : "rows"}`);
   }
 
   private view(node: Node): void {

@@ -23,7 +23,7 @@ import { sliceAxis } from "./region.ts";
 import { reshapeTo } from "./reshape.ts";
 import { cumprod } from "./scan.ts";
 import { within } from "./scope.ts";
-import { type Section, grainFor, lastAxes, sectionsOf, sizeOfSections, storedNames } from "./sections.ts";
+import { type Section, grainFor, lastAxes, otherAxes, sectionsOf, sizeOfSections, storedNames } from "./sections.ts";
 import { sqrt, square } from "./unary.ts";
 
 type S = StreamOrDevice;
@@ -53,6 +53,9 @@ function idsOf(rule: Rule, from: Dtype, to: Dtype): { from: string; partial: str
 const rowChunk = 16384;
 const columnChunk = 512;
 const columnWidth = 512;
+/** Units that share the work well between threads, and the narrowest block of columns to make them: two cache lines of float32. */
+const unitsWanted = 16;
+const narrowestBlock = 32;
 
 /** Chain of passes, innermost reduced section first. Each pass reduces n of [outer, n, inner]; what is cut into chunks takes a further pass. */
 class Passes {
@@ -88,7 +91,9 @@ class Passes {
     if (inner === 1) {
       this.steps.push({ entry: `${name}_row`, args: [this.source, target, n, rows, chunks, divisor], units: outer * chunks, grain: grainFor(rows * bytes) });
     } else {
-      const width = Math.min(inner, columnWidth);
+      // Sums do not depend on how columns are shared out.
+      const wanted = Math.ceil(inner / Math.ceil(unitsWanted / (outer * chunks)) / 16) * 16;
+      const width = Math.min(inner, columnWidth, Math.max(narrowestBlock, wanted));
       const blocks = Math.ceil(inner / width);
       const args = [this.source, target, n, inner, width, blocks, rows, chunks, divisor];
       this.steps.push({ entry: `${name}_col`, args, units: outer * chunks * blocks, grain: grainFor(rows * width * bytes) });
@@ -106,7 +111,20 @@ function foldOf(n: number, inner: number): number {
   return fold;
 }
 
+/** Launches by what they depend on: to make one takes longer than many a reduction. */
+const launches = new Map<string, Launch>();
+const launchLimit = 1024;
 function launchReduce(rule: Rule, x: View, out: View, axes: readonly number[], divisor = 1): Launch {
+  const key = `${rule}${x.dtype.code}.${out.dtype.code}/${x.shape.join()}/${x.strides.join()}/${axes.join()}/${divisor}`;
+  let launch = launches.get(key);
+  if (!launch) {
+    if (launches.size >= launchLimit) launches.clear();
+    launch = makeLaunch(rule, x, out, axes, divisor);
+    launches.set(key, launch);
+  }
+  return launch;
+}
+function makeLaunch(rule: Rule, x: View, out: View, axes: readonly number[], divisor: number): Launch {
   if (out.size === 0) return { steps: [] };
   let sections: readonly Section[] = sectionsOf(x, axes) ?? [];
   if (x.size === 0) sections = [{ size: out.size, reduced: false }, { size: 0, reduced: true }];
@@ -123,7 +141,7 @@ function launchReduce(rule: Rule, x: View, out: View, axes: readonly number[], d
 
 const kernelOf = (rule: Rule, divisor: (x: View, out: View) => number = () => 1): Kernel<ReduceParams> => ({
   name: `wasm/reduce/${rule}`,
-  layout: ([x], { axes }) => (sectionsOf(x as View, axes) ? ["any"] : ["row"]),
+  layout: ([x], { axes }) => ((x as View).contiguous || sectionsOf(x as View, axes) ? ["any"] : ["row"]),
   launch: ([x], [out], { axes }) => launchReduce(rule, x as View, out as View, axes, divisor(x as View, out as View)),
 });
 
@@ -185,6 +203,7 @@ const othersProduct: Derivative = (x, _y, axes) => {
 };
 const rowsOf = (rule: Rule): RowForm<ReduceParams> => ({
   span: (x, { axes }) => lastAxes(x, axes),
+  axes: (x, { axes }) => otherAxes(x, axes),
   perRow: true,
   // Of truth values the greatest is whether there is any, the least whether all are.
   formula: (r, [x], _params, { dtype }) => r.reduce(dtype !== bool ? rule : rule === "max" ? "any" : rule === "min" ? "all" : rule, r.e.convert(x as Value, computeType(dtype)), dtype),
@@ -238,6 +257,7 @@ const meanOp = defineOp<ReduceParams>({
   // The division happens before the one rounding to a 16-bit type, so a mean of large float16 values does not overflow.
   rows: {
     span: (x, { axes }) => lastAxes(x, axes),
+    axes: (x, { axes }) => otherAxes(x, axes),
     perRow: true,
     formula(r, [x], _params, { dtype }) {
       const wide = dtype === float64 ? float64 : float32;

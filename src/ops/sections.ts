@@ -59,3 +59,9 @@ export function lastAxes({ shape, dtype }: Aval, axes: readonly number[]): numbe
   const first = shape.length - axes.length;
   return axes.length > 0 && dtype.kind !== "complex" && axes.every((axis, i) => axis === first + i) ? axes.length : undefined;
 }
+/** Reduced axes that are not the last ones and leave something to keep, where sums have one order along them. */
+export function otherAxes(x: Aval, axes: readonly number[]): readonly number[] | undefined {
+  const n = axes.reduce((m, axis) => m * (x.shape[axis] as number), 1);
+  return axes.length > 0 && axes.length < x.shape.length && n > 1 && n < sizeOfShape(x) && x.dtype.kind !== "complex" && lastAxes(x, axes) === undefined ? axes : undefined;
+}
+const sizeOfShape = ({ shape }: Aval): number => shape.reduce((a, b) => a * b, 1);

@@ -14,11 +14,11 @@ const matcher = (globs: string): Matcher => {
   const list = globs.split(",").map((g) => g.trim()).filter((g) => g !== "");
   return list.length === 0 ? never : (name) => namesOf(name).some((n) => list.some((g) => picomatch.isMatch(n, g)));
 };
-/** A kernel's name, with and without its backend. Generated kernels also go by `gen_elementwise` and `gen_rows`, so that one glob, `gen_*`, has them all. */
+/** A kernel's name, with and without its backend. Generated kernels also go by `gen_elementwise`, `gen_rows` and `gen_columns`, so that one glob, `gen_*`, has them all. */
 function namesOf(name: string): string[] {
   const cut = name.indexOf("/") + 1;
   const [backend, kernel] = [name.slice(0, cut), name.slice(cut)];
-  const alias = kernel === "generated" ? "gen_elementwise" : kernel === "generated-rows" ? "gen_rows" : undefined;
+  const alias = kernel === "generated" ? "gen_elementwise" : kernel === "generated-rows" ? "gen_rows" : kernel === "generated-columns" ? "gen_columns" : undefined;
   return alias === undefined ? [name, kernel] : [name, kernel, backend + alias, alias];
 }
 
@@ -106,9 +106,11 @@ export function checkGpu<P extends object>(kernel: GpuKernel<P>, inputs: readonl
 /** Why no generated kernel may run on the GPU, or undefined. */
 export const generatedClosed = (switches: Switches): string | undefined => (switches.disabled("vulkan/generated") ? "disabled by MLX_DISABLE" : closedKernels.get("vulkan/generated"));
 
-/** Whether generated kernels for rows may run on a backend. Where no generated kernel may, these may not either. */
-export const rowsOpen = (switches: Switches, backend: "wasm" | "vulkan"): boolean =>
-  !switches.disabled(`${backend}/generated-rows`) && !switches.disabled(`${backend}/generated`) && (backend === "wasm" || !closedKernels.has("vulkan/generated"));
+/** Whether generated kernels of a kind may run on a backend. Where no generated kernel may, these may not either. */
+const generatedOpen = (switches: Switches, backend: "wasm" | "vulkan", kind: "rows" | "columns"): boolean =>
+  !switches.disabled(`${backend}/generated-${kind}`) && !switches.disabled(`${backend}/generated`) && (backend === "wasm" || !closedKernels.has("vulkan/generated"));
+export const rowsOpen = (switches: Switches, backend: "wasm" | "vulkan"): boolean => generatedOpen(switches, backend, "rows");
+export const columnsOpen = (switches: Switches, backend: "wasm" | "vulkan"): boolean => generatedOpen(switches, backend, "columns");
 
 /** First open GPU kernel of an op; refusals go to `refused`. */
 export function routeGpu<P extends object>(

@@ -3,10 +3,12 @@ import type { ArrayDesc } from "../core/array.ts";
 import type { Node } from "../core/op.ts";
 import { type Shape, sameShape } from "../core/shape.ts";
 
-/** The elements of a row group (schedule/rows.ts): rows are made up by the last `rank` dimensions. */
+/** The elements of a row group (schedule/rows.ts): rows are made up by the last `rank` dimensions, or by `axes`, in their order, which are as many. */
 export interface RowSpace {
   readonly shape: Shape;
   readonly rank: number;
+  /** Set when they are not the last ones. */
+  readonly axes?: readonly number[];
 }
 /** One step of a tape: a node, and the elementwise nodes that are computed inside it. */
 export interface Item {

@@ -9,31 +9,34 @@ import type { Node, RowRule, RowScope } from "../core/op.ts";
 import { type Shape, rowStrides, sameShape, sizeOf } from "../core/shape.ts";
 import type { GroupInput } from "../codegen/elementwise.ts";
 import type { RowGroup, RowOutput, RowReduce } from "../codegen/rows.ts";
-import { type Switches, rowsOpen } from "./gate.ts";
+import { type Switches, columnsOpen, rowsOpen } from "./gate.ts";
 import { type GrowRows, type Item, type RowSpace, fusible, mostNodes, mostOperands, mostOutputs } from "./plan.ts";
+import { columnsFit, heldShape, keptStrides, leadOf, orderOf, overSpace, reducedSize } from "./spaces.ts";
 
 /** Whether an array of a group holds elements of the space, or one element per row. */
 type Role = "element" | "row";
 
-const leadOf = ({ shape, rank }: RowSpace): Shape => shape.slice(0, shape.length - rank);
-const onesBehind = (lead: Shape, count: number): number[] => [...lead, ...new Array<number>(count).fill(1)];
 /** True for the shapes that reductions of the rows have: row dimensions dropped, or of size 1. */
 function isRowShape(shape: Shape, space: RowSpace): boolean {
   const lead = leadOf(space);
-  return sameShape(shape, lead) || sameShape(shape, onesBehind(lead, space.rank)) || (lead.length === 0 && sizeOf(shape) === 1);
+  return sameShape(shape, lead) || sameShape(shape, heldShape(space)) || (lead.length === 0 && sizeOf(shape) === 1);
 }
 /** True when an array of this shape gives, broadcast to the space, one element to each row. */
 function broadcastsByRow(shape: Shape, space: RowSpace): boolean {
   const missing = space.shape.length - shape.length;
-  return missing >= 0 && sameShape([...new Array<number>(missing).fill(1), ...shape], onesBehind(leadOf(space), space.rank));
+  return missing >= 0 && sameShape([...new Array<number>(missing).fill(1), ...shape], heldShape(space));
 }
 /** The space of an op on rows. */
 function spaceOf(node: Node): RowSpace | undefined {
   const x = node.inputs[0] as ArrayDesc;
-  const rank = node.op.rows && node.outputs.length === 1 ? node.op.rows.span(x, node.params) : undefined;
-  return rank === undefined || x.size === 0 ? undefined : { shape: x.shape, rank };
+  const form = node.outputs.length === 1 && x !== undefined && x.size > 0 ? node.op.rows : undefined;
+  const rank = form?.span(x, node.params);
+  if (rank !== undefined) return { shape: x.shape, rank };
+  const axes = form?.axes?.(x, node.params);
+  return axes && { shape: x.shape, rank: axes.length, axes };
 }
-const sameSpace = (a: RowSpace | undefined, b: RowSpace): boolean => a !== undefined && a.rank === b.rank && sameShape(a.shape, b.shape);
+const noAxes: readonly number[] = [];
+const sameSpace = (a: RowSpace | undefined, b: RowSpace): boolean => a !== undefined && a.rank === b.rank && sameShape(a.shape, b.shape) && sameShape(a.axes ?? noAxes, b.axes ?? noAxes);
 
 const dense = (d: ArrayDesc): View => ({ shape: d.shape, dtype: d.dtype, size: d.size, strides: rowStrides(d.shape), offset: 0, contiguous: true });
 /** The role of a view's result when its source holds one element per row, if it has one. */
@@ -44,7 +47,7 @@ function roleOfView(node: Node, space: RowSpace): Role | undefined {
   const layout = node.op.view?.(dense(from), node.params);
   if (layout?.offset !== 0) return undefined;
   const matches = (strides: Shape): boolean => layout.strides.every((s, i) => s === strides[i] || to.shape[i] === 1);
-  if (sameShape(to.shape, space.shape)) return matches([...rowStrides(leadOf(space)), ...new Array<number>(space.rank).fill(0)]) ? "element" : undefined;
+  if (sameShape(to.shape, space.shape)) return matches(overSpace(space, rowStrides(leadOf(space)))) ? "element" : undefined;
   return isRowShape(to.shape, space) && to.size === from.size && matches(rowStrides(to.shape)) ? "row" : undefined;
 }
 /** The role that an input has for a node of the group: what it must be to be computed in the group. */
@@ -88,13 +91,18 @@ function spacesAbove(root: Node): RowSpace[] {
 
 /** What makes row groups of a tape where generated kernels for them may run. */
 export function rowsGrower(switches: Switches): GrowRows | undefined {
-  const cpu = rowsOpen(switches, "wasm");
-  const gpu = rowsOpen(switches, "vulkan");
-  return cpu || gpu ? (item, gone) => (item.node.stream.device.type === "gpu" ? gpu : cpu) && growRows(item, gone) : undefined;
+  const rows = { cpu: rowsOpen(switches, "wasm"), gpu: rowsOpen(switches, "vulkan") };
+  const columns = { cpu: columnsOpen(switches, "wasm"), gpu: columnsOpen(switches, "vulkan") };
+  if (!rows.cpu && !rows.gpu && !columns.cpu && !columns.gpu) return undefined;
+  return (item, gone) => {
+    const { type } = item.node.stream.device;
+    return growRows(item, gone, (space) => (space.axes ? columns[type] && columnsFit(space) : rows[type]));
+  };
 }
 /** Turns the item into a row group when its node is the end of one that is worth it. */
-function growRows(item: Item, gone: Set<Node>): boolean {
+function growRows(item: Item, gone: Set<Node>, open: (space: RowSpace) => boolean): boolean {
   for (const space of spacesAbove(item.node)) {
+    if (!open(space)) continue;
     const role = roleOfNode(item.node, space);
     if (role === undefined || item.node.op.view) continue;
     const trial = new Trial(item.node, role, space, gone);
@@ -179,7 +187,10 @@ export function rowGroup(item: Item, outs: readonly ArrayDesc[], viewOf: (d: Arr
   const draft = new RowBuilder(item, outs, viewOf, unknownInputs);
   const made = new RowBuilder(item, outs, viewOf, draft.leaves.length);
   const group: RowGroup = { shape: space.shape, inputs: made.inputs, reduces: made.reduces, outputs: made.outputs, expr };
-  return { group: space.rank === 1 ? group : { ...group, rank: space.rank }, leaves: made.leaves };
+  const order = orderOf(space);
+  if (!order) return { group: space.rank === 1 ? group : { ...group, rank: space.rank }, leaves: made.leaves };
+  const inOrder = (of: readonly number[]): number[] => order.map((axis) => of[axis] as number);
+  return { group: { ...group, order, rank: space.rank, shape: inOrder(space.shape), inputs: made.inputs.map((x) => ({ dtype: x.dtype, strides: inOrder(x.strides) })) }, leaves: made.leaves };
 }
 
 class RowBuilder implements RowScope {
@@ -209,11 +220,9 @@ class RowBuilder implements RowScope {
     return this.e.input(this.first + k, dtype);
   }
   count(dtype: Dtype): Value {
-    const { shape, rank } = this.space;
     const known = this.counts.get(dtype);
     if (known) return known;
-    const n = sizeOf(shape.slice(shape.length - rank));
-    const made = this.input(ArrayDesc.constant(n, dtype), new Array<number>(shape.length).fill(0));
+    const made = this.input(ArrayDesc.constant(reducedSize(this.space), dtype), this.space.shape.map(() => 0));
     this.counts.set(dtype, made);
     return made;
   }
@@ -238,11 +247,8 @@ class RowBuilder implements RowScope {
   /** Strides over the space of an array that the group only reads. */
   private strides(d: ArrayDesc, reader: Node, role: Role): number[] {
     const view = this.viewOf(d);
-    const { shape, rank } = this.space;
-    if (!reader.op.view && (role === "element" || reader.op.rows)) return stridesOver(view, shape);
-    const lead = shape.length - rank;
-    const own = stridesOver(view, reader.op.view ? d.shape : (reader.outputs[0] as ArrayDesc).shape);
-    return [...own.slice(0, lead), ...new Array<number>(rank).fill(0)];
+    if (!reader.op.view && (role === "element" || reader.op.rows)) return stridesOver(view, this.space.shape);
+    return overSpace(this.space, keptStrides(this.space, stridesOver(view, reader.op.view ? d.shape : (reader.outputs[0] as ArrayDesc).shape)));
   }
   private input(d: ArrayDesc, strides: readonly number[]): Value {
     const key = strides.join();

@@ -17,6 +17,7 @@ import { elementwiseStep } from "../codegen/elementwise-spirv.ts";
 import type { RowGroup } from "../codegen/rows.ts";
 import { rowsLaunch as gpuRowsLaunch } from "../codegen/rows-spirv.ts";
 import { rowsLaunch } from "../codegen/rows-wasm.ts";
+import { columnsLaunch } from "../codegen/columns-wasm.ts";
 import { copyOp, fillStep } from "../ops/copy.ts";
 import { type Switches, closedKernels, generatedClosed, readSwitches, routeGpu, satisfies } from "./gate.ts";
 import { type Item, fuse, tapeOf } from "./plan.ts";
@@ -39,6 +40,8 @@ export interface EvalStats {
   storedNodes: number;
   /** Groups around reductions of rows; they count as fused groups as well. */
   rowGroups: number;
+  /** Those of them that reduce columns. */
+  columnGroups: number;
   /** Sums that a product's kernel made (schedule/residual.ts). */
   productSums: number;
   donations: number;
@@ -54,7 +57,7 @@ export interface EvalStats {
   plansReused: number;
   plansRefused: number;
 }
-export const stats: EvalStats = { evaluations: 0, commands: 0, fusedGroups: 0, absorbedNodes: 0, storedNodes: 0, rowGroups: 0, productSums: 0, donations: 0, layoutCopies: 0, composites: 0, dispatches: 0, fallbacks: 0, flushes: 0, plansMade: 0, plansReused: 0, plansRefused: 0 };
+export const stats: EvalStats = { evaluations: 0, commands: 0, fusedGroups: 0, absorbedNodes: 0, storedNodes: 0, rowGroups: 0, columnGroups: 0, productSums: 0, donations: 0, layoutCopies: 0, composites: 0, dispatches: 0, fallbacks: 0, flushes: 0, plansMade: 0, plansReused: 0, plansRefused: 0 };
 
 /** Called for each recorded node with the kernel that runs it; set by debug tools. */
 export interface Tracer {
@@ -362,7 +365,7 @@ export class Evaluation {
     const outs = [item.node, ...(item.stored ?? [])].map((n) => n.outputs[0] as ArrayDesc);
     const { group, leaves } = rowGroup(item, outs, (d) => d);
     if (!this.onGpu) {
-      const launch = rowsLaunch(group);
+      const launch = group.order ? columnsLaunch(group) : rowsLaunch(group);
       return typeof launch === "string" ? undefined : { group, leaves, outs, launch };
     }
     const gpu = this.gpuRecorder();
@@ -377,7 +380,8 @@ export class Evaluation {
     stats.rowGroups++;
     stats.absorbedNodes += absorbed.length;
     stats.storedNodes += stored.length;
-    const kernel = this.onGpu ? "vulkan/generated-rows" : "wasm/generated-rows";
+    const kernel = `${this.onGpu ? "vulkan" : "wasm"}/generated-${group.order ? "columns" : "rows"}`;
+    if (group.order) stats.columnGroups++;
     this.placeElementwise(leaves, outs.filter((_, j) => !group.outputs[j]?.perRow));
     for (const [j, out] of outs.entries()) if (group.outputs[j]?.perRow) this.allocate(out);
     if (launch) this.recorder.launch(launch, leaves, outs);

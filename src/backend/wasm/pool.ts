@@ -164,7 +164,6 @@ export class WorkerPool {
   private join(ticket: number): void {
     const version = this.modules.messages.length;
     const patience = 250;
-    const most = (env("MLX_STALL_SECONDS") * 1000) / patience;
     let last = -1;
     for (let quiet = 0; ; ) {
       let why: number;
@@ -178,7 +177,8 @@ export class WorkerPool {
       const progress = (Atomics.load(this.words, 0) * 65536 + Atomics.load(this.words, 384 / 4)) % 2 ** 31;
       quiet = progress === last ? quiet + 1 : 0;
       last = progress;
-      if (quiet >= most) throw this.fail(`no progress for ${env("MLX_STALL_SECONDS")} s; a worker thread has died or hangs`);
+      // Read here only: a look at the environment costs as much as a short kernel.
+      if (quiet >= (env("MLX_STALL_SECONDS") * 1000) / patience) throw this.fail(`no progress for ${env("MLX_STALL_SECONDS")} s; a worker thread has died or hangs`);
     }
   }
   private settleUpTo(ticket: number): void {
