@@ -6,10 +6,11 @@
  * publishes the next one and runs commands of one chunk itself on the way. Nobody waits for a thread, only for claimed chunks: a sleeping or
  * dead worker that holds no chunk costs nothing.
  *
- * Command: words [function index, chunks, units, grain, address of the next command, name id], then the argument block.
+ * Command: words [function index, chunks, units, grain, address of the next command, members], then the argument block. `members` of the commands behind it do not depend
+ * on it nor on each other: all their chunks are published together.
  * Control block at p (one cache line and more apart):
  *   0 current sequence number (workers sleep on it)   128 sleeping workers   256 lists pending, 260 ring head, 264 ring tail
- *   384 finished chunks of the current command        512 current command, 516 end of the current list
+ *   384 finished chunks of the current command        512 current command, 516 end of the current list, 520 chunks of the command with its members, 524 the command after them
  *   640 finished lists           644 sleeping waiters   768 version of the module table, 772 poisoned, 776 stop
  *   896 asynchronous lists pending (the helper thread sleeps on it), 900 helper asleep
  *   1024 ring of 64 lists {start, end, asynchronous, 0}     2048 + 128 t: claim word of seat t {sequence:32, next:16, end:16}
@@ -23,6 +24,10 @@
 // @ts-ignore: decorator
 @inline
 function runChunk(cmd: usize, chunk: i32): void {
+  for (let n = load<i32>(cmd, 4); chunk >= n; n = load<i32>(cmd, 4)) {
+    chunk -= n;
+    cmd = load<u32>(cmd, 16);
+  }
   const grain = load<i32>(cmd, 12);
   const units = load<i32>(cmd, 8);
   const begin = chunk * grain;
@@ -31,10 +36,18 @@ function runChunk(cmd: usize, chunk: i32): void {
   call_indirect<void>(load<u32>(cmd), cmd + 24, begin, end);
 }
 
-/** Makes `cmd` the current command. `n` chunks are dealt to the seats in equal runs. */
-function publish(p: usize, cmd: usize, n: i32, seats: i32): void {
+/** Makes `cmd` the current command. Its chunks and those of its members are dealt to the seats in equal runs. */
+function publish(p: usize, cmd: usize, seats: i32): void {
+  let n = load<i32>(cmd, 4);
+  let last = cmd;
+  for (let i = load<i32>(cmd, 20); i > 0; i--) {
+    last = load<u32>(last, 16);
+    n += load<i32>(last, 4);
+  }
   atomic.store<i32>(p, 0, 384);
   store<u32>(p, <u32>cmd, 512);
+  store<i32>(p, n, 520);
+  store<u32>(p, load<u32>(last, 16), 524);
   const seq = atomic.load<i32>(p) + 1;
   for (let t = 0; t < seats; t++) {
     const from = <i64>((t * n) / seats);
@@ -79,12 +92,12 @@ function advance(p: usize, cmd: usize, seats: i32, version: i32, fresh: bool): v
     }
     const n = load<i32>(cmd, 4);
     if (fresh && atomic.load<i32>(p, 768) != version) {
-      publish(p, cmd, n, seats);
+      publish(p, cmd, seats);
       return;
     }
     fresh = false;
-    if (n > 1) {
-      publish(p, cmd, n, seats);
+    if (n > 1 || load<i32>(cmd, 20) > 0) {
+      publish(p, cmd, seats);
       return;
     }
     if (n == 1) runChunk(cmd, 0);
@@ -105,12 +118,12 @@ function work(p: usize, seq: i32, seat: i32, seats: i32, version: i32): bool {
       const next = <i32>(w >> 16) & 0xffff;
       if (next >= (<i32>w & 0xffff)) break;
       if (atomic.cmpxchg<i64>(address, w, w + 0x10000) != w) continue;
-      const cmd = <usize>load<u32>(p, 512);
-      const n = load<i32>(cmd, 4);
-      runChunk(cmd, next);
+      const n = load<i32>(p, 520);
+      const after = load<u32>(p, 524);
+      runChunk(load<u32>(p, 512), next);
       did = true;
       if (atomic.add<i32>(p + 384, 1) + 1 == n) {
-        advance(p, load<u32>(cmd, 16), seats, version, false);
+        advance(p, after, seats, version, false);
         return true;
       }
     }
@@ -129,7 +142,7 @@ export function submit(p: usize, start: usize, end: usize, seats: i32, version: 
   if (asynchronous) atomic.add<i32>(p + 896, 1);
   if (atomic.add<i32>(p + 256, 1) == 0) {
     const cmd = openList(p);
-    if (asynchronous) publish(p, cmd, load<i32>(cmd, 4), seats);
+    if (asynchronous) publish(p, cmd, seats);
     else advance(p, cmd, seats, version, true);
   }
   if (asynchronous) atomic.notify(p + 896, 1);

@@ -1,13 +1,14 @@
 /** Times the CPU backend's lists of commands from outside: whole, or command by command. */
 import type { WasmBackend } from "../../src/backend/wasm/index.ts";
 import type { CommandList } from "../../src/backend/wasm/pool.ts";
+import { commandEnd } from "../../src/schedule/record.ts";
 
-/** The commands of a list, in order. A command's fifth word is the address of the next (schedule/record.ts). */
-export function commandsOf(words: Int32Array, list: CommandList): { kernel: number; units: number; list: CommandList }[] {
-  const commands: { kernel: number; units: number; list: CommandList }[] = [];
+/** The commands of a list, in order; those that run together count as one. */
+export function commandsOf(words: Int32Array, list: CommandList): { kernel: number; units: number; members: number; list: CommandList }[] {
+  const commands: { kernel: number; units: number; members: number; list: CommandList }[] = [];
   for (let at = list.start; at < list.end; ) {
-    const next = words[at / 4 + 4] as number;
-    commands.push({ kernel: words[at / 4] as number, units: words[at / 4 + 2] as number, list: { start: at, end: next } });
+    const next = commandEnd(words, at / 4) * 4;
+    commands.push({ kernel: words[at / 4] as number, units: words[at / 4 + 2] as number, members: words[at / 4 + 5] as number, list: { start: at, end: next } });
     at = next;
   }
   return commands;
@@ -31,7 +32,7 @@ export function timeLists(backend: WasmBackend, apart: boolean, f: () => void): 
     return result;
   };
   const pieces = (list: CommandList): { name: string; list: CommandList }[] =>
-    apart ? commandsOf(new Int32Array(memory.memory.buffer), list).map((c) => ({ name: `${pool.modules.nameOf(c.kernel)}, ${c.units} units`, list: c.list })) : [{ name: "lists", list }];
+    apart ? commandsOf(new Int32Array(memory.memory.buffer), list).map((c) => ({ name: `${pool.modules.nameOf(c.kernel)}, ${c.units} units${c.members > 0 ? ` and ${c.members} more` : ""}`, list: c.list })) : [{ name: "lists", list }];
   pool.run = (list) => {
     for (const p of pieces(list)) timed(p.name, () => run(p.list));
   };

@@ -129,6 +129,8 @@ export interface Launch {
    * equal key finds those buffers filled, so the scheduler drops the steps (q/k/v and gate/up projections quantize their input once).
    */
   readonly shared?: { readonly steps: number; readonly scratch: readonly number[]; readonly key: string };
+  /** There is one step behind the shared ones, and it reads nothing but its inputs and the shared buffers: it may run at the same time as that of another such launch. */
+  readonly together?: boolean;
 }
 export interface Step {
   /** "<module>/<export>" of assembly/, or a module made at run time. */

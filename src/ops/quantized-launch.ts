@@ -101,7 +101,7 @@ function launchRows(entry: string, inputs: readonly View[], [out]: readonly View
   // So many bytes of weights, or the same time when they are used for more rows.
   const units = (N + 3) >> 2;
   const grain = evenGrain(units, grainOf((K * p.bits * Math.max(1, M / 2)) / 2, choices?.["chunk"] ?? rowTunables.chunk[0]));
-  return launchPrepared(prepared, [{ entry, args: commonWords(inputs, out as View, p, M, N, K), units, grain }]);
+  return { ...launchPrepared(prepared, [{ entry, args: commonWords(inputs, out as View, p, M, N, K), units, grain }]), together: M === 1 };
 }
 
 /** Many rows times packed [N, K]. */

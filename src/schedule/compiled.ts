@@ -14,7 +14,7 @@ import { tapeOf } from "./plan.ts";
 import { type GpuPlan, GpuPlanRecorder, appendPlan, encodePlan } from "./plan-gpu.ts";
 import { PlanRefused, type Slot, placeInArena } from "./plan-memory.ts";
 import { type Item, PlanRecorder, type Relocation } from "./plan-record.ts";
-import { type Recorder, scalarBits } from "./record.ts";
+import { type Recorder, commandEnd, scalarBits } from "./record.ts";
 import { tuneChanges } from "./tune.ts";
 import type { GpuRecorder } from "./record-gpu.ts";
 import { Evaluation, type Planner, installBodyRunner, stats } from "./run.ts";
@@ -73,7 +73,7 @@ function cut(recorder: PlanRecorder, inputs: number, constants: number): Piece[]
   const ends: number[] = [];
   let start = 0;
   for (let at = 0; at < words.length; ) {
-    const next = (words[at + 4] as number) / 4;
+    const next = commandEnd(words, at);
     if (next - start > mostWords && at > start) {
       ends.push(at);
       start = at;

@@ -20,6 +20,28 @@ interface SharedScratch {
   readonly storages: readonly Storage[];
 }
 
+/** Commands that run at the same time: launches on the same shared buffers, one behind the other. */
+interface Together {
+  /** Words where the first command begins and the last one ends. */
+  readonly head: number;
+  readonly end: number;
+  readonly chunks: number;
+  /** What they read, and what they write. */
+  readonly reads: readonly Storage[];
+  readonly writes: readonly Storage[];
+}
+/** Most chunks that are published at once. */
+const mostChunks = 65535;
+
+/** The word behind a command and those that run together with it. */
+export function commandEnd(words: Int32Array, at: number): number {
+  let end = (words[at + 4] as number) >>> 2;
+  for (let i = words[at + 5] as number; i > 0; i--) end = (words[end + 4] as number) >>> 2;
+  return end;
+}
+
+const storagesOf = (arrays: readonly ArrayDesc[]): Storage[] => arrays.flatMap((d) => d.storage ?? []);
+
 const bits = new DataView(new ArrayBuffer(8));
 /** Bits of a constant, as two words. */
 export function scalarBits(d: ArrayDesc): [number, number] {
@@ -86,7 +108,12 @@ export class Recorder {
   /** Next free word. */
   protected at = 0;
   protected limit = 0;
+  /** First word of the last command. */
+  private last = 0;
   private shared: SharedScratch[] = [];
+  private together: Together | undefined;
+  /** Launches that allow it run together with one before. */
+  joins = true;
   /** Epoch of the last list submitted asynchronously. */
   epoch: Epoch | undefined;
   /** Arrays whose work is in the list that is being recorded. */
@@ -109,6 +136,7 @@ export class Recorder {
     this.base = buffers.pop() ?? this.newBuffer();
     this.at = this.base >>> 2;
     this.limit = (this.base + listBytes - reserveBytes) >>> 2;
+    this.together = undefined;
     unfinished.add(this);
   }
   /** Fresh storage; a recording that runs again keeps it for itself. */
@@ -141,8 +169,11 @@ export class Recorder {
     this.produced.push(d);
   }
 
-  /** Records a launch over these inputs and outputs; scratch buffers come from the allocator and go back at once, since commands run in order. */
-  launch(launch: Launch, inputs: readonly ArrayDesc[], outputs: readonly ArrayDesc[]): void {
+  /**
+   * Records a launch over these inputs and outputs; scratch buffers come from the allocator and go back at once, since commands run in order. True when it runs together
+   * with one before.
+   */
+  launch(launch: Launch, inputs: readonly ArrayDesc[], outputs: readonly ArrayDesc[]): boolean {
     this.touch(inputs, outputs);
     const found = launch.shared ? this.findShared(inputs[0] as ArrayDesc, launch.shared.key) : undefined;
     const scratch: Storage[] = [];
@@ -156,7 +187,28 @@ export class Recorder {
     const first = found && launch.shared ? launch.shared.steps : 0;
     for (let i = first; i < launch.steps.length; i++) this.step(launch.steps[i] as Step, inputs, outputs, scratch);
     if (launch.shared && !found) this.keepShared(inputs[0] as ArrayDesc, launch.shared.key, launch.shared.scratch.map((i) => scratch[i] as Storage));
+    const joined = launch.together === true && this.joins && this.join(found !== undefined, [...storagesOf(inputs), ...scratch], storagesOf(outputs));
     for (const s of scratch) s.release();
+    return joined;
+  }
+  /**
+   * The last command, which reads and writes these storages, joins those right before it that do not concern it. All that they use must still be alive: then nothing that was
+   * made since lies in the same memory.
+   */
+  private join(found: boolean, reads: readonly Storage[], writes: readonly Storage[]): boolean {
+    const { words, at } = this;
+    const last = this.last;
+    const before = this.together;
+    const chunks = words[last + 1] as number;
+    const apart = (a: readonly Storage[], b: readonly Storage[]): boolean => a.every((s) => !b.includes(s));
+    const joined = found && before !== undefined && before.end === last && before.chunks + chunks <= mostChunks
+      && before.reads.every((s) => s.refs > 0) && before.writes.every((s) => s.refs > 0)
+      && apart(writes, before.reads) && apart(writes, before.writes) && apart(reads, before.writes);
+    if (joined) words[before.head + 5] = (words[before.head + 5] as number) + 1;
+    this.together = joined
+      ? { head: before.head, end: at, chunks: before.chunks + chunks, reads: [...before.reads, ...reads], writes: [...before.writes, ...writes] }
+      : { head: last, end: at, chunks, reads, writes };
+    return joined;
   }
 
   /** Before a launch: what it reads is right in host memory, what it writes will be. */
@@ -206,12 +258,13 @@ export class Recorder {
     if (this.base === 0) this.open();
     const { words, floats, at } = this;
     const { args } = step;
-    const most = 65535;
-    const grain = Math.max(1, step.grain, Math.ceil(step.units / most));
+    const grain = Math.max(1, step.grain, Math.ceil(step.units / mostChunks));
     words[at] = index;
     words[at + 1] = Math.ceil(step.units / grain);
     words[at + 2] = step.units;
     words[at + 3] = grain;
+    words[at + 5] = 0;
+    this.last = at;
     let tail = at + 6 + args.length;
     tail += tail & 1;
     for (let i = 0; i < args.length; i++) {

@@ -15,7 +15,7 @@ import { wasmBackend } from "../backend/wasm/index.ts";
 import { type ChooseParams, advanceOp, chooseOp } from "../ops/decode.ts";
 import { storeNumbers } from "../ops/convert.ts";
 import { readSwitches, routeGpu } from "./gate.ts";
-import { type Kept, releaseKept } from "./record.ts";
+import { type Kept, commandEnd, releaseKept } from "./record.ts";
 import type { GpuRecorder } from "./record-gpu.ts";
 import { descsOf, evaluate } from "./run.ts";
 
@@ -88,11 +88,12 @@ export class Recording {
     const found = new Map<string, { commands: number; ms: number }>();
     for (let run = 0; run < runs; run++) {
       for (const list of this.kept.lists.filter((l): l is CommandList => "start" in l)) {
-        for (let at = list.start; at !== list.end; at = (words[at / 4 + 4] as number) >>> 0) {
+        for (let at = list.start, end = at; at !== list.end; at = end) {
+          end = commandEnd(words, at / 4) * 4;
           const name = pool.modules.nameOf(words[at / 4] as number);
           const row = found.get(name) ?? { commands: 0, ms: 0 };
           const start = performance.now();
-          pool.run({ start: at, end: (words[at / 4 + 4] as number) >>> 0 });
+          pool.run({ start: at, end });
           row.ms += (performance.now() - start) / runs;
           row.commands += 1 / runs;
           found.set(name, row);

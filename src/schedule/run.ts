@@ -27,6 +27,7 @@ import { GpuRecorder } from "./record-gpu.ts";
 import { productJoiner } from "./residual.ts";
 import { keepStatistics } from "./statistics.ts";
 import { rowGroup, rowsGrower } from "./rows.ts";
+import { siblingsTogether } from "./siblings.ts";
 import { type Routed, type Tuned, dropTuned, routeTuned, routeTunedGpu, tunedText } from "./tune.ts";
 import { tuneFor, untuned } from "./tune-search.ts";
 
@@ -44,6 +45,8 @@ export interface EvalStats {
   columnGroups: number;
   /** Sums that a product's kernel made (schedule/residual.ts). */
   productSums: number;
+  /** Products of one row whose command runs together with one before (schedule/siblings.ts). */
+  together: number;
   donations: number;
   layoutCopies: number;
   composites: number;
@@ -57,7 +60,7 @@ export interface EvalStats {
   plansReused: number;
   plansRefused: number;
 }
-export const stats: EvalStats = { evaluations: 0, commands: 0, fusedGroups: 0, absorbedNodes: 0, storedNodes: 0, rowGroups: 0, columnGroups: 0, productSums: 0, donations: 0, layoutCopies: 0, composites: 0, dispatches: 0, fallbacks: 0, flushes: 0, plansMade: 0, plansReused: 0, plansRefused: 0 };
+export const stats: EvalStats = { evaluations: 0, commands: 0, fusedGroups: 0, absorbedNodes: 0, storedNodes: 0, rowGroups: 0, columnGroups: 0, productSums: 0, together: 0, donations: 0, layoutCopies: 0, composites: 0, dispatches: 0, fallbacks: 0, flushes: 0, plansMade: 0, plansReused: 0, plansRefused: 0 };
 
 /** Called for each recorded node with the kernel that runs it; set by debug tools. */
 export interface Tracer {
@@ -147,6 +150,7 @@ export class Evaluation {
     this.kept = kept;
     this.planner = planner;
     this.recorder = planner?.recorder ?? new Recorder(asynchronous, kept);
+    this.recorder.joins = !this.switches.disabled("wasm/together");
   }
   get debug(): number {
     return this.switches.debug;
@@ -172,7 +176,8 @@ export class Evaluation {
     const { fuse: enabled, check } = this.switches;
     const join = productJoiner(this.switches, () => this.gpuRecorder().backend.device);
     const nodes = enabled && !check ? keepStatistics(tape, this.switches) : tape;
-    for (const item of fuse(nodes, enabled && !check, rowsGrower(this.switches), join)) this.item(item);
+    const items = fuse(nodes, enabled && !check, rowsGrower(this.switches), join);
+    for (const item of this.recorder.joins ? siblingsTogether(items) : items) this.item(item);
   }
   private report(node: Node, kernel: string, refused: readonly string[], absorbed: readonly Node[], tuned?: Tuned): void {
     if (this.planner) {
@@ -479,7 +484,7 @@ export class Evaluation {
       }
       this.placeOutputs(kernel, operands, outputs);
       if (launch) this.launchGpu(launch, operands, outputs, kernel.name);
-      else if (!gpuKernel && (outputs.length > 1 || work)) this.recorder.launch((kernel as Kernel).launch(operands, outputs, params, tuned?.values), operands, outputs);
+      else if (!gpuKernel && (outputs.length > 1 || work) && this.recorder.launch((kernel as Kernel).launch(operands, outputs, params, tuned?.values), operands, outputs)) stats.together++;
     } finally {
       for (const t of temporaries) releaseDesc(t);
     }
