@@ -11,6 +11,11 @@ export const variants: Variants = {
   ...each("gemv", "gemv.comp"),
   ...each("gevm", "gevm.comp"),
   ...each("sum", "sum.comp"),
+  ...each("tiled4e", "tiled.comp", { R: 4, EPILOGUE: 1 }),
+  ...each("tiled8e", "tiled.comp", { R: 8, EPILOGUE: 1 }),
+  ...each("sume", "sum.comp", { EPILOGUE: 1 }),
+  coopmate_f16: { source: "coopmat.comp", defines: { T: 1, EPILOGUE: 1 } },
+  coopmate_bf16: { source: "coopmat.comp", defines: { T: 2, EPILOGUE: 1 } },
   coopmat_f16: { source: "coopmat.comp", defines: { T: 1 } },
   coopmat_bf16: { source: "coopmat.comp", defines: { T: 2 } },
 };

@@ -23,6 +23,7 @@ import { type Item, fuse, tapeOf } from "./plan.ts";
 import { Launches } from "./launches.ts";
 import { type Kept, Recorder, scalarBits, storeScalar } from "./record.ts";
 import { GpuRecorder } from "./record-gpu.ts";
+import { type PlannedEpilogue, closedName, epilogueJoiner, planEpilogue } from "./epilogue.ts";
 import { productJoiner } from "./residual.ts";
 import { rowGroup, rowsGrower } from "./rows.ts";
 import { type Routed, type Tuned, dropTuned, routeTuned, routeTunedGpu, tunedText } from "./tune.ts";
@@ -40,6 +41,8 @@ export interface EvalStats {
   rowGroups: number;
   /** Sums that a product's kernel made (schedule/residual.ts). */
   productSums: number;
+  /** Groups that a product's kernel finished (schedule/epilogue.ts); they do not count as fused groups. */
+  productEpilogues: number;
   donations: number;
   layoutCopies: number;
   composites: number;
@@ -53,7 +56,7 @@ export interface EvalStats {
   plansReused: number;
   plansRefused: number;
 }
-export const stats: EvalStats = { evaluations: 0, commands: 0, fusedGroups: 0, absorbedNodes: 0, storedNodes: 0, rowGroups: 0, productSums: 0, donations: 0, layoutCopies: 0, composites: 0, dispatches: 0, fallbacks: 0, flushes: 0, plansMade: 0, plansReused: 0, plansRefused: 0 };
+export const stats: EvalStats = { evaluations: 0, commands: 0, fusedGroups: 0, absorbedNodes: 0, storedNodes: 0, rowGroups: 0, productSums: 0, productEpilogues: 0, donations: 0, layoutCopies: 0, composites: 0, dispatches: 0, fallbacks: 0, flushes: 0, plansMade: 0, plansReused: 0, plansRefused: 0 };
 
 /** Called for each recorded node with the kernel that runs it; set by debug tools. */
 export interface Tracer {
@@ -166,8 +169,9 @@ export class Evaluation {
 
   record(tape: readonly Node[]): void {
     const { fuse: enabled, check } = this.switches;
-    const join = productJoiner(this.switches, () => this.gpuRecorder().backend.device);
-    for (const item of fuse(tape, enabled && !check, rowsGrower(this.switches), join)) this.item(item);
+    const device = (): GpuDevice => this.gpuRecorder().backend.device;
+    const [join, finish] = [productJoiner(this.switches, device), epilogueJoiner(this.switches, device)];
+    for (const item of fuse(tape, enabled && !check, rowsGrower(this.switches), join, finish)) this.item(item);
   }
   private report(node: Node, kernel: string, refused: readonly string[], absorbed: readonly Node[], tuned?: Tuned): void {
     if (this.planner) {
@@ -187,7 +191,8 @@ export class Evaluation {
     const { op } = node;
     for (const d of node.inputs) if (d.epoch) settled(d);
     const rows = item.rows && this.plannedRows(item);
-    if (item.rows && !rows) {
+    const finished = item.epilogue && this.plannedEpilogue(item);
+    if ((item.rows && !rows) || (item.epilogue && !finished)) {
       // None of the group is computed yet, all else that its last node needs is.
       for (const part of fuse(tapeOf([node, ...(item.stored ?? [])].map((n) => n.outputs[0] as ArrayDesc)), true)) this.item(part);
       return;
@@ -201,6 +206,7 @@ export class Evaluation {
     this.onGpu = node.stream.device.type === "gpu";
     try {
       if (rows) this.rows(item, rows);
+      else if (finished) this.epilogue(item, finished);
       else if (op.view) this.view(node);
       else if (op.expr) this.elementwise(item);
       else this.structured(node);
@@ -353,6 +359,23 @@ export class Evaluation {
       this.interpret(group, leaves, outs);
     } else if (out.size > 0) this.recorder.launch(elementwiseLaunch(group), leaves, outs);
     this.report(node, kernel, refused, absorbed);
+  }
+  /** A product with the group that finishes it, or undefined when the two have to be computed one after the other. */
+  private plannedEpilogue(item: Item): PlannedEpilogue | undefined {
+    const { node, absorbed = [], epilogue } = item;
+    this.onGpu = true;
+    const leaves: ArrayDesc[] = [];
+    const { value } = new GroupBuilder(node, absorbed.filter((n) => n !== epilogue), leaves);
+    const gpu = this.gpuRecorder();
+    const planned = planEpilogue(item, value, leaves, this.switches, gpu.backend.device, (d) => d);
+    return planned && gpu.ready(planned.launch, closedName(planned.launch), []) ? planned : undefined;
+  }
+  private epilogue({ node, absorbed = [] }: Item, { kernel, launch, operands, donors }: PlannedEpilogue): void {
+    stats.productEpilogues++;
+    stats.absorbedNodes += absorbed.length;
+    this.placeElementwise(donors, node.outputs);
+    this.launchGpu(launch, operands, node.outputs, kernel);
+    this.report(node, kernel, [], absorbed);
   }
   /** A row group and how it is computed, or undefined when it has to be computed in parts. */
   private plannedRows(item: Item): PlannedRows | undefined {
