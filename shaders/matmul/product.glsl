@@ -19,6 +19,18 @@ layout(push_constant) uniform Push {
   int a0, a1, b0, b1;
   int kPart;
 };
+#elif defined(SIBLINGS)
+// Up to three products of a, with the columns of their b along K at one distance; the kernel chooses one of them.
+layout(push_constant) uniform Push {
+  RawPtr a;
+  RawPtr b0, o0, b1, o1, b2, o2;
+  int M, K, aRow, aCol, bCol;
+  int N0, N1, N2;
+};
+RawPtr b;
+RawPtr o;
+int N;
+const int count = 1;
 #else
 layout(push_constant) uniform Push {
   RawPtr a;
@@ -41,6 +53,11 @@ layout(push_constant) uniform Push {
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer WidePtr { uvec4 at[]; };
 #define WIDE (16 / RAW_BYTES)
 
+#ifdef SIBLINGS
+#define kPart K
+int aMatrix(int g) { return 0; }
+int bMatrix(int g) { return 0; }
+#else
 int aMatrix(int g) {
 #ifndef EPILOGUE
   if ((flags & GATHER) != 0) return int(min(U32Ptr(c).at[g], uint(c0 - 1))) * a1;
@@ -53,6 +70,7 @@ int bMatrix(int g) {
 #endif
   return (g / inner) * b0 + (g % inner) * b1;
 }
+#endif
 int parts() { return max(1, (K + kPart - 1) / kPart); }
 
 // Where the elements of matrix g go.
@@ -61,7 +79,7 @@ struct Target {
 };
 Target targetOf(int g, int part) {
   if ((flags & PARTS) != 0) return Target((part * count + g) * M * N, N, 1, 0);
-#ifdef EPILOGUE
+#if defined(EPILOGUE) || defined(SIBLINGS)
   return Target(g * M * N, N, 1, 0);
 #else
   return Target(g * M * N, oRow, oCol, (g / inner) * c0 + (g % inner) * c1);
@@ -79,6 +97,8 @@ void put(Target t, int m, int n, float v) {
   else
     o.at[at] = fromFloat(epilogue(v, operand(e0, KIND(0), at, n), operand(e1, KIND(1), at, n), operand(e2, KIND(2), at, n), operand(e3, KIND(3), at, n), operand(e4, KIND(4), at, n), operand(e5, KIND(5), at, n)));
 }
+#elif defined(SIBLINGS)
+void put(Target t, int m, int n, float v) { o.at[m * N + n] = fromFloat(v); }
 #else
 void put(Target t, int m, int n, float v) {
   const int at = t.base + m * t.row + n * t.column;

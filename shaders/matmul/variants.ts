@@ -9,6 +9,7 @@ export const variants: Variants = {
   ...each("tiled4", "tiled.comp", { R: 4 }),
   ...each("tiled8", "tiled.comp", { R: 8 }),
   ...each("gemv", "gemv.comp"),
+  ...each("gemv_siblings", "gemv.comp", { SIBLINGS: 1 }),
   ...each("gevm", "gevm.comp"),
   ...each("sum", "sum.comp"),
   ...each("tiled4e", "tiled.comp", { R: 4, EPILOGUE: 1 }),

@@ -12,12 +12,14 @@ const perMode = (name: string, source: string, defines: Variant["defines"] = {})
 
 export const variants: Variants = {
   ...perBits("qmv", "qmv.comp"),
+  ...perBits("qmv_siblings", "qmv.comp", { SIBLINGS: 1 }),
   ...perBits("gather_qmv", "qmv.comp", { GATHER: 1 }),
   ...perBits("qvm", "qvm.comp"),
   ...perBits("gather_qvm", "qvm.comp", { GATHER: 1 }),
   ...perBits("quantize", "quantize.comp"),
   ...perBits("dequantize", "dequantize.comp"),
   ...perMode("qmv", "qmv.comp"),
+  ...perMode("qmv_siblings", "qmv.comp", { SIBLINGS: 1 }),
   ...perMode("gather_qmv", "qmv.comp", { GATHER: 1 }),
   ...perMode("qvm", "qvm.comp"),
   ...perMode("gather_qvm", "qvm.comp", { GATHER: 1 }),

@@ -270,6 +270,34 @@ function planGevm(p: Product, choices: Choices): Main {
 const fewFirst = (p: Product): Product => (p.N < p.M ? turned(p) : p);
 const planFewRows: Plan = (p, device, choices) => (p.b.row === 1 || p.K === 1 ? planGemv(p, device, choices) : planGevm(p, choices));
 
+/** Most products of `gemvSiblings`. */
+export const mostDenseSiblings = 3;
+/**
+ * Up to three products of few rows of a with matrices whose columns lie along K at one distance, in one launch: the same bits as one after the other. Inputs: a, then each b.
+ * Undefined when the matrices differ in more than their columns.
+ */
+export function gemvSiblings([a, ...bs]: readonly View[], outs: readonly View[], device: GpuDevice): GpuLaunch | undefined {
+  const products = bs.map((b, i) => productsOf([a as View, b], outs[i] as View, {}));
+  const [p] = products[0] as [Product];
+  const same = (q: Product): boolean => q.M === p.M && q.N >= q.M && q.count === 1 && q.b.row === 1 && q.b.column === p.b.column && q.suffix === p.suffix;
+  if (outs.length > mostDenseSiblings || !products.every((list) => list.length === 1 && same(list[0] as Product))) return undefined;
+  const all = products.map(([q]) => q as Product);
+  const N = all.reduce((n, q) => n + q.N, 0);
+  const { shader, constants, parts } = planGemv({ ...p, N, b: { ...p.b, whole: all.every((q) => q.b.whole) } }, device, {});
+  // Sums in parts depend on the number of columns.
+  if (parts > 1 || all.some((q) => planGemv(q, device, {}).parts > 1)) return undefined;
+  const [lanes, MT, R] = constants as [number, number, number];
+  const perGroup = Math.max(1, lanes / device.subgroupSize) * R;
+  const groups = all.reduce((n, q) => n + Math.ceil(q.N / perGroup), 0);
+  if (groups > groupLimit) return undefined;
+  const at = (i: number): number => (i < all.length ? i : 0);
+  const buffers = Array.from({ length: mostDenseSiblings }, (_, i) => [gpuInput(1 + at(i)), gpuOutput(at(i))]).flat();
+  const sizes = Array.from({ length: mostDenseSiblings }, (_, i) => all[i]?.N ?? 0);
+  return {
+    steps: [{ shader: shader.replace("gemv_", "gemv_siblings_"), constants: [0, ...constants], buffers: [gpuInput(0), ...buffers], words: [p.M, p.K, p.a.row, p.a.column, p.b.column, ...sizes], groups: rowGroups(groups, Math.ceil(p.M / MT)) }],
+  };
+}
+
 // ---- tiles
 
 function planTiled(p: Product, choices: Choices): Main {

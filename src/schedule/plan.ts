@@ -21,6 +21,8 @@ export interface Item {
   readonly product?: Node;
   /** Set when the elementwise nodes finish the result of this product, one of the absorbed nodes (schedule/epilogue.ts). */
   epilogue?: Node;
+  /** Further products that are computed together with the node (schedule/siblings.ts). */
+  siblings?: readonly Node[];
 }
 
 let stamp = 0;

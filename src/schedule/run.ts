@@ -26,6 +26,8 @@ import { GpuRecorder } from "./record-gpu.ts";
 import { type PlannedEpilogue, closedName, epilogueJoiner, planEpilogue } from "./epilogue.ts";
 import { productJoiner } from "./residual.ts";
 import { rowGroup, rowsGrower } from "./rows.ts";
+import { joinSiblings } from "./siblings.ts";
+import { gpuSiblings, planSiblings } from "./siblings-gpu.ts";
 import { type Routed, type Tuned, dropTuned, routeTuned, routeTunedGpu, tunedText } from "./tune.ts";
 import { tuneFor, untuned } from "./tune-search.ts";
 
@@ -43,6 +45,8 @@ export interface EvalStats {
   productSums: number;
   /** Groups that a product's kernel finished (schedule/epilogue.ts); they do not count as fused groups. */
   productEpilogues: number;
+  /** Launches of several products of one array (schedule/siblings-gpu.ts). */
+  siblingLaunches: number;
   donations: number;
   layoutCopies: number;
   composites: number;
@@ -56,7 +60,7 @@ export interface EvalStats {
   plansReused: number;
   plansRefused: number;
 }
-export const stats: EvalStats = { evaluations: 0, commands: 0, fusedGroups: 0, absorbedNodes: 0, storedNodes: 0, rowGroups: 0, productSums: 0, productEpilogues: 0, donations: 0, layoutCopies: 0, composites: 0, dispatches: 0, fallbacks: 0, flushes: 0, plansMade: 0, plansReused: 0, plansRefused: 0 };
+export const stats: EvalStats = { evaluations: 0, commands: 0, fusedGroups: 0, absorbedNodes: 0, storedNodes: 0, rowGroups: 0, productSums: 0, productEpilogues: 0, siblingLaunches: 0, donations: 0, layoutCopies: 0, composites: 0, dispatches: 0, fallbacks: 0, flushes: 0, plansMade: 0, plansReused: 0, plansRefused: 0 };
 
 /** Called for each recorded node with the kernel that runs it; set by debug tools. */
 export interface Tracer {
@@ -171,7 +175,9 @@ export class Evaluation {
     const { fuse: enabled, check } = this.switches;
     const device = (): GpuDevice => this.gpuRecorder().backend.device;
     const [join, finish] = [productJoiner(this.switches, device), epilogueJoiner(this.switches, device)];
-    for (const item of fuse(tape, enabled && !check, rowsGrower(this.switches), join, finish)) this.item(item);
+    const items = fuse(tape, enabled && !check, rowsGrower(this.switches), join, finish);
+    const siblings = enabled && !check ? gpuSiblings(this.switches) : undefined;
+    for (const item of siblings ? joinSiblings(items, siblings) : items) this.item(item);
   }
   private report(node: Node, kernel: string, refused: readonly string[], absorbed: readonly Node[], tuned?: Tuned): void {
     if (this.planner) {
@@ -189,6 +195,10 @@ export class Evaluation {
   private item(item: Item): void {
     const { node } = item;
     const { op } = node;
+    if (item.siblings) {
+      this.siblings([node, ...item.siblings]);
+      return;
+    }
     for (const d of node.inputs) if (d.epoch) settled(d);
     const rows = item.rows && this.plannedRows(item);
     const finished = item.epilogue && this.plannedEpilogue(item);
@@ -359,6 +369,31 @@ export class Evaluation {
       this.interpret(group, leaves, outs);
     } else if (out.size > 0) this.recorder.launch(elementwiseLaunch(group), leaves, outs);
     this.report(node, kernel, refused, absorbed);
+  }
+  /** Products of one array: in one launch, or one after the other. */
+  private siblings(nodes: readonly [Node, ...Node[]]): void {
+    const [first, ...others] = nodes;
+    for (const n of nodes) for (const d of n.inputs) if (d.epoch) settled(d);
+    this.onGpu = true;
+    const gpu = this.gpuRecorder();
+    const planned = planSiblings(nodes, this.switches, gpu.backend.device);
+    if (!planned || closedKernels.has(planned.kernel) || !gpu.ready(planned.launch, planned.kernel, [])) {
+      for (const node of nodes) this.item({ node, absorbed: undefined, stored: undefined });
+      return;
+    }
+    const outs = nodes.map((n) => n.outputs[0] as ArrayDesc);
+    if (this.kept || this.planner) for (const d of planned.operands) this.recorder.reads(d);
+    stats.siblingLaunches++;
+    try {
+      for (const o of outs) this.allocate(o);
+      this.launchGpu(planned.launch, planned.operands, outs, planned.kernel);
+    } catch (error) {
+      for (const o of outs) dropStorage(o);
+      throw error;
+    }
+    this.report(first, planned.kernel, [], others);
+    for (const o of outs) o.node = undefined;
+    for (const n of nodes) this.detach(n);
   }
   /** A product with the group that finishes it, or undefined when the two have to be computed one after the other. */
   private plannedEpilogue(item: Item): PlannedEpilogue | undefined {
