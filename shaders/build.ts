@@ -43,6 +43,19 @@ export function staleShaders(): { missing: string[]; extra: string[] } {
   return { missing, extra: [...present] };
 }
 
+/** Marks the function that takes 7 numbers (common/epilogue.glsl), so that the optimizer leaves it a function. */
+function keepEpilogue(file: Buffer): Buffer {
+  const words = new Uint32Array(file.buffer.slice(file.byteOffset, file.byteOffset + file.length));
+  const [typeFunction, functionBegin, dontInline] = [33, 54, 2];
+  let type: number | undefined;
+  for (let at = 5; at < words.length; at += (words[at] as number) >>> 16) {
+    const [op, length] = [(words[at] as number) & 0xffff, (words[at] as number) >>> 16];
+    if (op === typeFunction && length === 3 + 7) type = words[at + 1];
+    if (op === functionBegin && words[at + 4] === type) words[at + 3] = dontInline;
+  }
+  return Buffer.from(words.buffer);
+}
+
 function compile(name: string, v: Variant & { family: string }): void {
   const source = sourceOf(v);
   const stem = name.replaceAll("/", ".");
@@ -51,6 +64,7 @@ function compile(name: string, v: Variant & { family: string }): void {
   const compiler = process.env["GLSLANG"] ?? "glslangValidator";
   const run = spawnSync(compiler, ["--stdin", "-S", "comp", "-V", "--target-env", "vulkan1.3", "-g0", "-o", temporary], { input: source, encoding: "utf8" });
   if (run.status !== 0) throw new Error(`${name}: ${run.stdout}${run.stderr}${run.error?.message ?? ""}`);
+  if (v.defines?.["EPILOGUE"]) writeFileSync(temporary, keepEpilogue(readFileSync(temporary)));
   const optimizer = process.env["SPIRV_OPT"];
   if (optimizer) execFileSync(optimizer, ["-O", "--target-env=vulkan1.3", temporary, "-o", temporary]);
   renameSync(temporary, target);

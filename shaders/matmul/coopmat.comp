@@ -51,6 +51,45 @@ uint pair(float x, float y) {
   return f16Pair(x, y);
 #endif
 }
+#ifdef EPILOGUE
+// 8 elements of a further operand.
+uvec4 operand8(RawPtr p, uint kind, int at, int n) {
+  if (kind == NO_OPERAND) return uvec4(0);
+  if (kind == ONE_VALUE) return uvec4(uint(p.at[0]) * 0x10001u);
+  return WidePtr(p).at[placeIn(kind, at, n) / 8];
+}
+// Where stores are wide, N is a multiple of 8, and the operands begin at multiples of 16 bytes. Pairs of elements are taken in turn from the front of the vectors.
+void put8(Target t, int m, int n, vec4 x, vec4 y) {
+  if (m >= M) return;
+  if (oWide == 0) {
+    [[dont_unroll]] for (int i = 0; i < 8; i++) {
+      if (n + i < N) put(t, m, n + i, x.x);
+      x = vec4(x.yzw, y.x);
+      y = y.yzwx;
+    }
+    return;
+  }
+  if (n >= N) return;
+  const int at = t.base + m * t.row + n;
+  uvec4 w0 = operand8(e0, KIND(0), at, n), w1 = operand8(e1, KIND(1), at, n), w2 = operand8(e2, KIND(2), at, n);
+  uvec4 w3 = operand8(e3, KIND(3), at, n), w4 = operand8(e4, KIND(4), at, n), w5 = operand8(e5, KIND(5), at, n);
+  uvec4 result = uvec4(0);
+  [[dont_unroll]] for (int i = 0; i < 4; i++) {
+    const float first = epilogue(x.x, wideElement(w0, 0), wideElement(w1, 0), wideElement(w2, 0), wideElement(w3, 0), wideElement(w4, 0), wideElement(w5, 0));
+    const float second = epilogue(x.y, wideElement(w0, 1), wideElement(w1, 1), wideElement(w2, 1), wideElement(w3, 1), wideElement(w4, 1), wideElement(w5, 1));
+    result = uvec4(result.yzw, pair(first, second));
+    x = vec4(x.zw, y.xy);
+    y = y.zwxy;
+    w0 = w0.yzwx;
+    w1 = w1.yzwx;
+    w2 = w2.yzwx;
+    w3 = w3.yzwx;
+    w4 = w4.yzwx;
+    w5 = w5.yzwx;
+  }
+  WideOut(o).at[at / 8] = result;
+}
+#else
 void put8(Target t, int m, int n, vec4 x, vec4 y) {
   if (m >= M) return;
   if (oWide == 0) {
@@ -60,7 +99,7 @@ void put8(Target t, int m, int n, vec4 x, vec4 y) {
     }
     return;
   }
-  // Here N is a multiple of 8, rows begin at multiples of 16 bytes, and there is no c.
+  // Here N is a multiple of 8, rows begin at multiples of 16 bytes, and those of c do.
   if (n >= N) return;
   const int at = t.base + m * t.row + n;
   if ((flags & PARTS) != 0) {
@@ -69,9 +108,15 @@ void put8(Target t, int m, int n, vec4 x, vec4 y) {
   } else {
     x *= alpha;
     y *= alpha;
+    if ((flags & WITH_C) != 0) {
+      const uvec4 w = WidePtr(c).at[(t.c + m * cRow + n) / 8];
+      x += beta * vec4(wideElement(w, 0), wideElement(w, 1), wideElement(w, 2), wideElement(w, 3));
+      y += beta * vec4(wideElement(w, 4), wideElement(w, 5), wideElement(w, 6), wideElement(w, 7));
+    }
     WideOut(o).at[at / 8] = uvec4(pair(x.x, x.y), pair(x.z, x.w), pair(y.x, y.y), pair(y.z, y.w));
   }
 }
+#endif
 #include "fragments.glsl"
 
 const uint aEach = (BM * BK / 8 + lanes - 1) / lanes;

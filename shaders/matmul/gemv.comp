@@ -34,6 +34,18 @@ void multiplyWide(uvec4 w[R], int aBase, int m0, int k) {
   }
 }
 
+#ifdef SIBLINGS
+// Sets b, o and N for a workgroup; gives its number within the product. Every product has as many workgroups as it takes, `each` columns in one.
+int chosen(int id, int each) {
+  const int second = (N0 + each - 1) / each;
+  const int third = second + (N1 + each - 1) / each;
+  b = id < second ? b0 : id < third ? b1 : b2;
+  o = id < second ? o0 : id < third ? o1 : o2;
+  N = id < second ? N0 : id < third ? N1 : N2;
+  return id < second ? id : id < third ? id - second : id - third;
+}
+#endif
+
 void main() {
   const int chunks = (M + int(MT) - 1) / int(MT);
   const int id = int(gl_WorkGroupID.z * gl_NumWorkGroups.y + gl_WorkGroupID.y);
@@ -49,8 +61,15 @@ void main() {
   const int lane = int(gl_SubgroupInvocationID);
   const int side = int(gl_SubgroupSize);
   const int each = int(gl_NumSubgroups * R);
+#ifdef SIBLINGS
+  const int first = chosen(int(gl_WorkGroupID.x), each);
+  const int across = (N + each - 1) / each;
+#else
+  const int first = int(gl_WorkGroupID.x);
+  const int across = int(gl_NumWorkGroups.x);
+#endif
 
-  for (int n0 = int(gl_WorkGroupID.x) * each + int(gl_SubgroupID * R); n0 < N; n0 += int(gl_NumWorkGroups.x) * each) {
+  for (int n0 = first * each + int(gl_SubgroupID * R); n0 < N; n0 += across * each) {
     int column[R];
     [[unroll]] for (int r = 0; r < R; r++) column[r] = bBase + min(n0 + r, N - 1) * bCol;
     [[unroll]] for (int m = 0; m < MT; m++)

@@ -81,6 +81,20 @@ void main() {
   }
 
   const Target target = targetOf(at.g, at.part);
+#ifdef EPILOGUE
+  // A row of the invocation's elements at a time goes through places in shared memory that no other invocation uses: so the epilogue stands R times in the code, and
+  // not R * R times, while the sums stay in registers. All have left the tiles at the last barrier.
+  [[unroll]] for (int i = 0; i < R; i++) {
+    const int m = row0 + 64 * (i / 4) + 4 * ty + i % 4;
+    const int first = int(gl_LocalInvocationIndex) * QUADS;
+    [[unroll]] for (int q = 0; q < QUADS; q++) aTile[(first + q) % STEP][(first + q) / STEP] = sum[i][q];
+    [[dont_unroll]] for (int j = 0; j < R; j++) {
+      const int n = col0 + 64 * (j / 4) + 4 * tx + j % 4;
+      const int from = first + j / 4;
+      if (m < M && n < N) put(target, m, n, aTile[from % STEP][from / STEP][j % 4]);
+    }
+  }
+#else
   [[unroll]] for (int i = 0; i < R; i++) {
     const int m = row0 + 64 * (i / 4) + 4 * ty + i % 4;
     [[unroll]] for (int q = 0; q < QUADS; q++)
@@ -89,4 +103,5 @@ void main() {
         if (m < M && n < N) put(target, m, n, sum[i][q][j]);
       }
   }
+#endif
 }

@@ -12,8 +12,13 @@ layout(constant_id = 2) const uint transposed = 1;
 // Types of scales and biases, and of the result: T_F32, T_F16, T_BF16.
 layout(constant_id = 3) const uint termsType = 0;
 layout(constant_id = 4) const uint outType = 0;
+#ifdef EPILOGUE
+layout(constant_id = 5) const uint flags = 0;
+#include "common/epilogue.glsl"
+#else
 // c, [M, N] in the type of the result, is added to it.
 layout(constant_id = 5) const bool residual = false;
+#endif
 layout(local_size_x = 256) in;
 
 layout(buffer_reference, std430, buffer_reference_align = 2) buffer U16Ptr { uint16_t at[]; };
@@ -28,18 +33,33 @@ layout(push_constant) uniform Push {
 #endif
   // Float32 sums of parts of K when K is divided (then outType is T_F32).
   F32Ptr o;
+#ifdef EPILOGUE
+  F32Ptr e0, e1, e2, e3, e4, e5;
+#else
   F32Ptr c;
+#endif
   int M, N, K, kPart;
 };
 
 shared vec4 aTile[16][17];
 shared vec4 bTile[16][17];
 
-float addend(int at) {
-  if (outType == T_F32) return c.at[at];
-  const uint bits16 = uint(U16Ptr(c).at[at]);
+float element(F32Ptr p, int at) {
+  if (outType == T_F32) return p.at[at];
+  const uint bits16 = uint(U16Ptr(p).at[at]);
   return outType == T_F16 ? unpackHalf2x16(bits16).x : bf16Float(bits16);
 }
+#ifdef EPILOGUE
+float operand(F32Ptr p, uint kind, int at, int n) {
+  if (kind == NO_OPERAND) return 0;
+  return element(p, placeIn(kind, at, n));
+}
+float finished(float v, int at, int n) {
+  return epilogue(v, operand(e0, KIND(0), at, n), operand(e1, KIND(1), at, n), operand(e2, KIND(2), at, n), operand(e3, KIND(3), at, n), operand(e4, KIND(4), at, n), operand(e5, KIND(5), at, n));
+}
+#else
+float finished(float v, int at, int n) { return residual ? v + element(c, at) : v; }
+#endif
 
 #ifndef SMALL
 float term(F32Ptr p, uint i) {
@@ -119,7 +139,7 @@ void main() {
       const int n = col0 + 4 * tx + j;
       if (m < M && n < N) {
         const int at = (part * M + m) * N + n;
-        const float v = residual ? sum[i][j] + addend(at) : sum[i][j];
+        const float v = finished(sum[i][j], at, n);
         if (outType == T_F32) o.at[at] = v;
         else if (outType == T_F16) U16Ptr(o).at[at] = uint16_t(f16Bits(v));
         else U16Ptr(o).at[at] = uint16_t(bf16Bits(v));

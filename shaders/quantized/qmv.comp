@@ -28,6 +28,44 @@ layout(constant_id = 11) const bool wWide = false;
 // Steps, lanes and subgroups divide the row exactly.
 layout(constant_id = 12) const bool even = false;
 
+#ifdef SIBLINGS
+// Up to three matrices, one behind the other; a workgroup chooses one of them.
+#ifdef FLOATS
+#define MATRIX(i) U32Ptr w##i; U8Ptr scales##i; U32Ptr y##i;
+#else
+#define MATRIX(i) U32Ptr w##i; U32Ptr scales##i; U32Ptr biases##i; U32Ptr y##i;
+#endif
+layout(push_constant) uniform Push {
+  U32Ptr x;
+  MATRIX(0) MATRIX(1) MATRIX(2)
+  uint M;
+  uint N0, N1, N2;
+  uint units; // of 32 values in a row
+  uint first; // tile of z = 0
+};
+U32Ptr w;
+#ifdef FLOATS
+U8Ptr scales;
+#else
+U32Ptr scales;
+U32Ptr biases;
+#endif
+U32Ptr y;
+uint N;
+// Sets them for a workgroup; gives its number within the product. Every matrix has as many workgroups as it takes, `each` rows in one.
+uint chosen(uint id, uint each) {
+  const uint second = (N0 + each - 1) / each;
+  const uint third = second + (N1 + each - 1) / each;
+  w = id < second ? w0 : id < third ? w1 : w2;
+  scales = id < second ? scales0 : id < third ? scales1 : scales2;
+#ifndef FLOATS
+  biases = id < second ? biases0 : id < third ? biases1 : biases2;
+#endif
+  y = id < second ? y0 : id < third ? y1 : y2;
+  N = id < second ? N0 : id < third ? N1 : N2;
+  return id < second ? id : id < third ? id - second : id - third;
+}
+#else
 layout(push_constant) uniform Push {
   U32Ptr x;
   U32Ptr w;
@@ -54,6 +92,7 @@ layout(push_constant) uniform Push {
   uint matricesOfW;
 #endif
 };
+#endif
 
 // Units that the workgroup works on at once, and the distance of a unit's vectors in shared memory: odd, so that writes do not meet in one bank.
 const uint span = steps * split * sub;
@@ -125,7 +164,12 @@ void main() {
   const uint lane = gl_SubgroupInvocationID;
   const uint part = gl_SubgroupID % split;
   const uint blocks = lanes / (sub * split);
-  const uint row0 = ((gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x) * blocks + gl_SubgroupID / split) * rows;
+  const uint id = gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x;
+#ifdef SIBLINGS
+  const uint row0 = (chosen(id, blocks * rows) * blocks + gl_SubgroupID / split) * rows;
+#else
+  const uint row0 = (id * blocks + gl_SubgroupID / split) * rows;
+#endif
   const uint groups = units >> groupShift;
 #ifdef GATHER
   const uint pair = (first + gl_WorkGroupID.z) / tiles;

@@ -23,6 +23,7 @@ export const spv = {
   constantFalse: 42,
   constant: 43,
   function: 54,
+  functionParameter: 55,
   functionEnd: 56,
   variable: 59,
   load: 61,
@@ -93,6 +94,7 @@ export const spv = {
   branch: 249,
   branchConditional: 250,
   return: 253,
+  returnValue: 254,
   groupNonUniformIAdd: 349,
   groupNonUniformFAdd: 350,
   groupNonUniformIMul: 351,
@@ -152,22 +154,22 @@ export function constantWords(type: "f32" | "f64" | "i32" | "i64", value: number
 export class SpirvModule {
   /** The device rounds float32 division correctly. */
   roundsDivision = false;
-  private bound = 1;
-  private readonly capabilities = new Set<number>([capability.shader, capability.physicalStorageBufferAddresses]);
-  private readonly modes: number[] = [];
-  private readonly decorations: number[] = [];
-  private readonly declarations: number[] = [];
+  protected bound = 1;
+  protected readonly capabilities = new Set<number>([capability.shader, capability.physicalStorageBufferAddresses]);
+  protected readonly modes: number[] = [];
+  protected readonly decorations: number[] = [];
+  protected readonly declarations: number[] = [];
   private readonly locals: number[] = [];
-  private readonly body: number[] = [];
+  protected readonly body: number[] = [];
   private readonly interface: Id[] = [];
-  private readonly known = new Map<string, Id>();
-  private readonly glslSet: Id = this.id();
-  private readonly main: Id = this.id();
+  protected readonly known = new Map<string, Id>();
+  protected glslSet: Id = this.id();
+  protected main: Id = this.id();
 
   id(): Id {
     return this.bound++;
   }
-  private static add(section: number[], op: number, words: readonly number[]): void {
+  protected static add(section: number[], op: number, words: readonly number[]): void {
     section.push((((words.length + 1) << 16) | op) >>> 0, ...words);
   }
   need(c: number): this {

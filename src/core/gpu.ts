@@ -126,8 +126,13 @@ export interface GpuStep {
 export interface GeneratedShader {
   /** Equal for equal code. */
   readonly key: string;
-  readonly code: () => Uint32Array;
+  /** A variant of shaders/variants.ts that the code is made from. */
+  readonly base?: string;
+  readonly code: (base?: Uint32Array) => Uint32Array;
 }
+
+/** Further operands of the function that finishes a product's elements (shaders/common/epilogue.glsl). */
+export const mostEpilogueOperands = 6;
 
 /** Address of an operand's first element plus `bytes`, and what the kernel does there. */
 export interface GpuPointer {

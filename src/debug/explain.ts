@@ -11,6 +11,7 @@ import { rowsLaunch as gpuRowsLaunch } from "../codegen/rows-spirv.ts";
 import { rowsLaunch } from "../codegen/rows-wasm.ts";
 import { type Switches, type Verdict, check, checkGpu, generatedClosed, readSwitches, satisfies } from "../schedule/gate.ts";
 import { type Item, fuse, tapeOf } from "../schedule/plan.ts";
+import { epilogueJoiner, planEpilogue } from "../schedule/epilogue.ts";
 import { productJoiner } from "../schedule/residual.ts";
 import { rowGroup, rowsGrower } from "../schedule/rows.ts";
 import { type Routed, routeTuned, routeTunedGpu, tunedText } from "../schedule/tune.ts";
@@ -53,11 +54,16 @@ class Explainer {
 
   tape(tape: readonly Node[]): void {
     const join = productJoiner(this.switches, () => this.gpu);
-    for (const item of fuse(tape, this.switches.fuse && !this.switches.check, rowsGrower(this.switches), join)) this.item(item);
+    const finish = epilogueJoiner(this.switches, () => this.gpu);
+    for (const item of fuse(tape, this.switches.fuse && !this.switches.check, rowsGrower(this.switches), join, finish)) this.item(item);
   }
   private item(item: Item): void {
     if (item.rows) {
       this.rows(item);
+      return;
+    }
+    if (item.epilogue) {
+      this.epilogue(item);
       return;
     }
     const { node, absorbed = [], product } = item;
@@ -72,6 +78,24 @@ class Explainer {
     else this.structured(node);
   }
 
+  private inParts({ node, absorbed = [], stored = [] }: Item): void {
+    const outs = [node, ...stored].map((n) => n.outputs[0] as ArrayDesc);
+    for (const part of fuse(tapeOf(outs).filter((n) => n === node || absorbed.includes(n)), true)) this.item(part);
+  }
+  /** Elementwise ops that a product's kernel computes as it stores its result. */
+  private epilogue(item: Item): void {
+    const { node, absorbed = [], epilogue } = item;
+    const leaves: ArrayDesc[] = [];
+    const { value } = new GroupBuilder(node, absorbed.filter((n) => n !== epilogue), leaves);
+    const planned = this.gpu && planEpilogue(item, value, leaves, this.switches, this.gpu, (d) => this.of(d));
+    if (!planned) {
+      this.inParts(item);
+      return;
+    }
+    this.say(`${node.op.name}${withNames(absorbed)}: ${planned.operands.map((d) => formatView(this.of(d))).join(", ")} -> ${node.outputs.map(formatView).join(", ")} [gpu]`);
+    this.say(`  gpu: ${planned.kernel}`);
+  }
+
   private rows(item: Item): void {
     const { node, absorbed = [], stored = [] } = item;
     const outs = [node, ...stored].map((n) => n.outputs[0] as ArrayDesc);
@@ -79,7 +103,7 @@ class Explainer {
     const onGpu = node.stream.device.type === "gpu";
     const made = onGpu ? this.gpu && gpuRowsLaunch(group, this.gpu, [...leaves, ...outs].map((d) => alignedPart(this.of(d)))) : (group.order ? columnsLaunch : rowsLaunch)(group);
     if (made === undefined || typeof made === "string") {
-      for (const part of fuse(tapeOf(outs).filter((n) => n === node || absorbed.includes(n)), true)) this.item(part);
+      this.inParts(item);
       return;
     }
     this.say(`${node.op.name}${withNames(absorbed)}: ${leaves.map((d) => formatView(this.of(d))).join(", ")} -> ${outs.map(formatView).join(", ")} [${node.stream.device.type}]`);

@@ -1,9 +1,9 @@
 /** GPU kernels of the dense products (shaders/matmul): matmul, addmm and gatherMM. */
 import type { View } from "../core/array.ts";
 import {
-  type GpuDevice, type GpuFeature, type GpuKernel, type GpuLaunch, type GpuPointer, type GpuStep, type MatrixShape, floatWord, gpuInput, gpuOutput, gpuScratchIn, gpuScratchOut, groupLimit,
+  type GeneratedShader, type GpuDevice, type GpuFeature, type GpuKernel, type GpuLaunch, type GpuPointer, type GpuStep, type MatrixShape, floatWord, gpuInput, gpuOutput, gpuScratchIn, gpuScratchOut, groupLimit,
   spreadGroups,
-  halfNeeds, matrixNeeds,
+  halfNeeds, matrixNeeds, mostEpilogueOperands,
 } from "../core/gpu.ts";
 import type { Choices, InputLayout, Tunables } from "../core/op.ts";
 import { broadcastStrides, collapseDims, sizeOf } from "../core/shape.ts";
@@ -201,6 +201,44 @@ function launchOf(products: readonly Product[], plan: (p: Product) => Main): Gpu
   return scratch > 0 ? { steps, scratch: [scratch] } : { steps };
 }
 
+// ---- elementwise ops on the result
+
+/** What finishes the elements of a product, and how its further operands lie (shaders/common/epilogue.glsl). */
+export interface ProductEpilogue {
+  /** The build of a shader (of those with EPILOGUE) that ends with it. */
+  readonly shader: (build: string) => GeneratedShader;
+  readonly kinds: readonly EpilogueOperand[];
+}
+/** An array of the result's shape, a row for all rows, or one value. */
+export type EpilogueOperand = "result" | "row" | "value";
+const kindNumbers = { result: 1, row: 2, value: 3 } as const;
+/** The kinds in the kernel's flags. */
+export const kindBits = (kinds: readonly EpilogueOperand[]): number => kinds.reduce((bits, kind, k) => bits + kindNumbers[kind] * 2 ** (8 + 2 * k), 0);
+/** Addresses of the further operands, inputs from `first` on; `none` where there are less than the kernel takes. */
+export const epilogueBuffers = (kinds: readonly EpilogueOperand[], first: number, none: GpuPointer): GpuPointer[] =>
+  Array.from({ length: mostEpilogueOperands }, (_, k) => (k < kinds.length ? gpuInput(first + k) : none));
+/** The build of a shader that ends with the epilogue: `tiled4_f32` -> `tiled4e_f32`. */
+export const epilogueShader = (shader: string, finish: ProductEpilogue): GeneratedShader => finish.shader(shader.replace(/(_[a-z0-9]+)?$/, (type) => `e${type}`));
+
+/** As `stepsOf`, of a product whose result is finished by an epilogue; its operands are inputs from 2 on. */
+function stepsWithEpilogue(p: Product, main: Main, finish: ProductEpilogue): GpuLaunch {
+  const { shader, constants, groups, parts, kPart, ...rest } = main;
+  const { a, b } = p;
+  const words = (first: number): number[] => [p.M, p.N, p.K, a.row, a.column, b.row, b.column, p.count, p.inner, a.outer, a.inner, b.outer, b.inner, first];
+  const at = (o: Operand): GpuPointer => gpuInput(o.input, o.at * p.size);
+  const own = kindBits(finish.kinds);
+  if (parts === 1) {
+    const buffers = [at(a), at(b), gpuOutput(0), ...epilogueBuffers(finish.kinds, 2, at(a))];
+    return { steps: [{ shader: epilogueShader(shader, finish), constants: [own, ...constants], buffers, words: words(kPart), groups, ...rest }] };
+  }
+  const { steps, scratch } = stepsOf(p, main);
+  const sums: GpuStep = {
+    shader: epilogueShader(`matmul/sum_${p.suffix}`, finish), constants: [own], buffers: [gpuScratchIn(0), gpuScratchIn(0), gpuOutput(0), ...epilogueBuffers(finish.kinds, 2, gpuScratchIn(0))],
+    words: words(parts), groups: spreadGroups(Math.ceil((p.count * p.M * p.N) / 256)),
+  };
+  return { steps: [steps[0] as GpuStep, sums], scratch: [scratch] };
+}
+
 // ---- few rows
 
 const rowsAtOnce = (M: number): number => (M <= 1 ? 1 : M <= 2 ? 2 : M <= 4 ? 4 : 8);
@@ -231,6 +269,34 @@ function planGevm(p: Product, choices: Choices): Main {
 /** The side with fewer rows goes left; columns of b that lie along K are shared out along K, others along N. */
 const fewFirst = (p: Product): Product => (p.N < p.M ? turned(p) : p);
 const planFewRows: Plan = (p, device, choices) => (p.b.row === 1 || p.K === 1 ? planGemv(p, device, choices) : planGevm(p, choices));
+
+/** Most products of `gemvSiblings`. */
+export const mostDenseSiblings = 3;
+/**
+ * Up to three products of few rows of a with matrices whose columns lie along K at one distance, in one launch: the same bits as one after the other. Inputs: a, then each b.
+ * Undefined when the matrices differ in more than their columns.
+ */
+export function gemvSiblings([a, ...bs]: readonly View[], outs: readonly View[], device: GpuDevice): GpuLaunch | undefined {
+  const products = bs.map((b, i) => productsOf([a as View, b], outs[i] as View, {}));
+  const [p] = products[0] as [Product];
+  const same = (q: Product): boolean => q.M === p.M && q.N >= q.M && q.count === 1 && q.b.row === 1 && q.b.column === p.b.column && q.suffix === p.suffix;
+  if (outs.length > mostDenseSiblings || !products.every((list) => list.length === 1 && same(list[0] as Product))) return undefined;
+  const all = products.map(([q]) => q as Product);
+  const N = all.reduce((n, q) => n + q.N, 0);
+  const { shader, constants, parts } = planGemv({ ...p, N, b: { ...p.b, whole: all.every((q) => q.b.whole) } }, device, {});
+  // Sums in parts depend on the number of columns.
+  if (parts > 1 || all.some((q) => planGemv(q, device, {}).parts > 1)) return undefined;
+  const [lanes, MT, R] = constants as [number, number, number];
+  const perGroup = Math.max(1, lanes / device.subgroupSize) * R;
+  const groups = all.reduce((n, q) => n + Math.ceil(q.N / perGroup), 0);
+  if (groups > groupLimit) return undefined;
+  const at = (i: number): number => (i < all.length ? i : 0);
+  const buffers = Array.from({ length: mostDenseSiblings }, (_, i) => [gpuInput(1 + at(i)), gpuOutput(at(i))]).flat();
+  const sizes = Array.from({ length: mostDenseSiblings }, (_, i) => all[i]?.N ?? 0);
+  return {
+    steps: [{ shader: shader.replace("gemv_", "gemv_siblings_"), constants: [0, ...constants], buffers: [gpuInput(0), ...buffers], words: [p.M, p.K, p.a.row, p.a.column, p.b.column, ...sizes], groups: rowGroups(groups, Math.ceil(p.M / MT)) }],
+  };
+}
 
 // ---- tiles
 
@@ -315,7 +381,7 @@ const planMatrix = (tiles?: readonly MatrixTile[]): Plan => (p, device, choices)
   const aWide = alongK[0] ? wideRows(p.a, 2) && whole(p.K) : wideColumns(p.a, 2) && whole(p.M);
   const bWide = alongK[1] ? wideColumns(p.b, 2) && whole(p.K) : wideRows(p.b, 2) && whole(p.N);
   // The result begins at a multiple of 256 bytes; products of an outer batch begin within it.
-  const oWide = whole(p.N) && whole(p.oAt) && (parts > 1 || !p.c);
+  const oWide = whole(p.N) && whole(p.oAt) && (parts > 1 || !p.c || wideRows(p.c, 2));
   return {
     shader: `matmul/coopmat_${p.suffix}`, constants: [...tileConstants(t, fragment, device.subgroupSize), ...[...alongK, aWide, bWide, oWide].map(Number), t.stages],
     groups: spreadGroups(groups * parts), parts, kPart, subgroupSize: device.subgroupSize,
@@ -383,4 +449,18 @@ const kernelsOf = (family: Family): readonly GpuKernel[] => [
   kernelOf("vulkan/matmul/tiled", family, (p, _device, choices) => planTiled(p, choices), { tile: [0, 4, 8], parts: partsTunable }),
 ];
 export const gpuMatmul: readonly GpuKernel[] = kernelsOf(dense);
+/**
+ * The launch of matmul(inputs 0 and 1), with `finish` applied to its result, by the kernel of this name, or the reason why there is none. Further inputs are the operands of
+ * `finish`, in the result's dtype, row-major.
+ */
+export function matmulEpilogue(kernel: string, inputs: readonly View[], [out]: readonly View[], finish: ProductEpilogue, device: GpuDevice, choices: Choices = {}): GpuLaunch | string {
+  const plans: Readonly<Record<string, Plan>> = { "vulkan/matmul/tiled": (p, _device, c) => planTiled(p, c), "vulkan/matmul/coopmat": planMatrix() };
+  const plan = plans[kernel];
+  if (!plan) return `cannot: ${kernel} takes no epilogue`;
+  const [product, ...more] = productsOf(inputs.slice(0, 2), out as View, {});
+  if (!product || more.length > 0) return "cannot: several products";
+  const reached = inputs.slice(2).filter((_, k) => finish.kinds[k] !== "value");
+  if (kernel === "vulkan/matmul/coopmat" && reached.some((v) => (v.offset * v.dtype.size) % 16 !== 0)) return "cannot: an operand does not begin at a multiple of 16 bytes";
+  return stepsWithEpilogue(product, plan(product, device, choices), finish);
+}
 export const gpuGatherMM: readonly GpuKernel[] = kernelsOf(gathered);

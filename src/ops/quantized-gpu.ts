@@ -126,6 +126,36 @@ export function launchQmv(inputs: readonly View[], [out]: readonly View[], p: Pr
   return { steps: made };
 }
 
+/** Products of one x, and inputs of one of them from `first` on. */
+export const mostSiblings = 3;
+/**
+ * Up to three products of few rows of x with packed [N, K] in one launch, the same bits as one after the other: how a row's sum is made depends on K alone. Inputs: x, then the
+ * words, scales and (integers) biases of each matrix; `outs`: the results. Undefined when the matrices differ in more than their rows.
+ */
+export function launchQmvSiblings([x, ...packed]: readonly View[], outs: readonly View[], p: ProductParams, device: GpuDevice): GpuLaunch | undefined {
+  const each = p.mode ? 2 : 3;
+  const matrix = (i: number): readonly View[] => packed.slice(i * each, (i + 1) * each);
+  const [own, first] = [x as View, outs[0] as View];
+  const scales = matrix(0)[1] as View;
+  if (outs.length > mostSiblings || outs.some((o, i) => o.dtype !== first.dtype || (matrix(i)[1] as View).dtype !== scales.dtype)) return undefined;
+  const [K, M] = [last(own), rowsOf(own)];
+  const tile = tileOf(M, own.dtype.size, device.subgroupSize);
+  const rowsOfAll = outs.reduce((n, o) => n + last(o), 0);
+  const { rows, steps, split, subgroups } = qmvShape(rowsOfAll, K, M, own.dtype.size, device);
+  const sub = device.subgroupSize;
+  const wide = outs.every((_, i) => aligned(matrix(i)[0] as View, 16));
+  const constants = [
+    subgroups * sub, sub, rows, steps, split, tile, p.mode ? 0 : Math.log2(p.groupSize / 32), typeOf(own), p.mode ? 0 : typeOf(scales), typeOf(first), Number(aligned(own, 16)), Number(wide),
+    Number((K / 32) % (steps * split * sub) === 0),
+  ];
+  const perGroup = rows * (subgroups / split);
+  const [gx, gy] = spreadGroups(outs.reduce((n, o) => n + Math.ceil(last(o) / perGroup), 0));
+  // A matrix that is not there has no rows.
+  const buffers = Array.from({ length: mostSiblings }, (_, i) => [...packedFrom(1 + (i < outs.length ? i : 0) * each, p), gpuOutput(i < outs.length ? i : 0)]).flat();
+  const sizes = Array.from({ length: mostSiblings }, (_, i) => (i < outs.length ? last(outs[i] as View) : 0));
+  return { steps: [{ shader: `quantized/qmv_siblings_${buildOf(p)}`, constants, ...fixed(device), buffers: [gpuInput(0), ...buffers], words: [M, ...sizes, K / 32, 0], groups: [gx, gy, Math.ceil(M / tile)] }] };
+}
+
 /** Rows of x from which kernels for many rows are faster. */
 export const fewGpuRows = 8;
 

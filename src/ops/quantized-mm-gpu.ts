@@ -3,7 +3,7 @@ import type { View } from "../core/array.ts";
 import { env } from "../core/env.ts";
 import { type GpuDevice, type GpuKernel, type GpuLaunch, type GpuPointer, type GpuStep, gpuInput, gpuOutput, gpuScratchIn, gpuScratchOut, halfNeeds, matrixNeeds, spreadGroups } from "../core/gpu.ts";
 import type { Choices } from "../core/op.ts";
-import { type MatrixTile, type Parts, chooseTile, divide, gpuMatmul, matrixShape, tileConstants, tilesFor, whenFull } from "./matmul-gpu.ts";
+import { type MatrixTile, type Parts, type ProductEpilogue, chooseTile, divide, epilogueBuffers, epilogueShader, gpuMatmul, kindBits, matmulEpilogue, matrixShape, tileConstants, tilesFor, whenFull } from "./matmul-gpu.ts";
 import { gpuDequantize } from "./quantized-gpu.ts";
 import { type ProductParams, last, rowsOf } from "./quantized-launch.ts";
 
@@ -36,7 +36,7 @@ function refusal(inputs: readonly View[], outputs: readonly View[], { mode }: Pr
 const slower = ({ M }: Sizes): string | undefined => (M <= fewRows && env("MLX_VK_ENABLE_QMM_NATIVE_M1") ? `slower: at most ${fewRows} rows` : undefined);
 
 interface Main {
-  readonly shader: string;
+  readonly shader: GpuStep["shader"];
   readonly constants: readonly number[];
   readonly groups: readonly [number, number, number];
   readonly subgroupSize?: number;
@@ -112,20 +112,30 @@ const tiledKernel = (residual: boolean): GpuKernel<ProductParams> => ({
     },
   },
   tune: { parts: partsTunable },
-  launch: (inputs, outputs, p, _device, choices) => {
-    const [x, , scales] = inputs as readonly [View, View, View];
-    const { M, N, K } = sizesOf(inputs, outputs);
-    const groups = Math.ceil(M / 64) * Math.ceil(N / 64);
-    const parts = divide(K, choices?.["parts"] || whenFull(groups), 256, 32, M * N * 4);
-    const outType = parts.parts > 1 ? 0 : (types[(outputs[0] as View).dtype.name] as number);
-    const c = residual ? gpuInput(addendAt(p)) : undefined;
-    return launchParts(inputs, outputs, parts, {
-      shader: `quantized/mm_${p.mode ? "small" : "tiled"}_${suffixes[x.dtype.name]}`,
-      constants: [p.bits, p.groupSize, Number(p.transpose), p.mode ? 0 : (types[scales.dtype.name] as number), outType, Number(residual && parts.parts === 1)],
-      groups: spreadGroups(groups * parts.parts),
-    }, p, [c ?? gpuInput(0)], c);
-  },
+  launch: (inputs, outputs, p, _device, choices) => launchTiled(inputs, outputs, p, choices, residual ? "addend" : undefined),
 });
+/** `last`: input after the product's is added, or inputs after them are the epilogue's operands. */
+function launchTiled(inputs: readonly View[], outputs: readonly View[], p: ProductParams, choices: Choices | undefined, last?: "addend" | ProductEpilogue): GpuLaunch {
+  const [x, , scales] = inputs as readonly [View, View, View];
+  const { M, N, K } = sizesOf(inputs, outputs);
+  const groups = Math.ceil(M / 64) * Math.ceil(N / 64);
+  const parts = divide(K, choices?.["parts"] || whenFull(groups), 256, 32, M * N * 4);
+  const outType = parts.parts > 1 ? 0 : (types[(outputs[0] as View).dtype.name] as number);
+  const shader = `quantized/mm_${p.mode ? "small" : "tiled"}_${suffixes[x.dtype.name]}`;
+  const main = { shader, constants: [p.bits, p.groupSize, Number(p.transpose), p.mode ? 0 : (types[scales.dtype.name] as number), outType], groups: spreadGroups(groups * parts.parts) };
+  const flagged = (shader: Main["shader"], flags: number): Main => ({ ...main, shader, constants: [...main.constants, flags] });
+  if (typeof last !== "object") {
+    const c = last ? gpuInput(addendAt(p)) : undefined;
+    return launchParts(inputs, outputs, parts, flagged(shader, Number(last !== undefined && parts.parts === 1)), p, [c ?? gpuInput(0)], c);
+  }
+  const finish = (none: GpuPointer): GpuPointer[] => epilogueBuffers(last.kinds, addendAt(p), none);
+  if (parts.parts === 1) return launchParts(inputs, outputs, parts, flagged(epilogueShader(shader, last), kindBits(last.kinds)), p, finish(gpuInput(0)));
+  const { steps, ...rest } = launchParts(inputs, outputs, parts, flagged(shader, 0), p, [gpuInput(0)]);
+  const sums = steps[1] as GpuStep;
+  const [lanes, type] = sums.constants as [number, number];
+  const finished = { ...sums, shader: epilogueShader("quantized/sum", last), constants: [lanes, type, kindBits(last.kinds)], buffers: [gpuScratchIn(0), gpuOutput(0), ...finish(gpuScratchIn(0))], words: [...sums.words, N] };
+  return { steps: [steps[0] as GpuStep, finished], ...rest };
+}
 /** Most bytes of unpacked weights. */
 const unpackedLimit = 512 << 20;
 /** Rows from which unpacking the weights once is cheaper than unpacking them for every tile of rows. */
@@ -158,21 +168,39 @@ const unpackedKernel = (residual: boolean): GpuKernel<ProductParams> => ({
     },
   },
   ...(matmulOnMatrixUnits.tune ? { tune: matmulOnMatrixUnits.tune } : {}),
-  launch: (inputs, outputs, p, device, choices) => {
-    const [x, ...weights] = inputs.slice(0, addendAt(p)) as [View, ...View[]];
-    const { dense, right } = unpackedViews(inputs, outputs);
-    const unpack = gpuDequantize.launch(weights, [dense], p, device);
-    const c = residual ? [inputs[addendAt(p)] as View] : [];
-    const product = matmulOnMatrixUnits.launch([x, right, ...c], outputs, residual ? { alpha: 1, beta: 1 } : {}, device, choices);
-    return {
-      steps: [
-        ...moved(unpack.steps, (b) => (b.of === "input" ? { ...b, index: b.index + 1 } : gpuScratchOut(0, b.bytes))),
-        ...moved(product.steps, (b) => (b.of === "scratch" ? { ...b, index: b.index + 1 } : b.of !== "input" || b.index === 0 ? b : b.index === 1 ? gpuScratchIn(0, b.bytes) : { ...b, index: addendAt(p) })),
-      ],
-      scratch: [2 * dense.size, ...(product.scratch ?? [])],
-    };
-  },
+  launch: (inputs, outputs, p, device, choices) =>
+    launchUnpacked(inputs, outputs, p, device, (views) => matmulOnMatrixUnits.launch(residual ? views : views.slice(0, 2), outputs, residual ? { alpha: 1, beta: 1 } : {}, device, choices)),
 });
+/** Unpacking, and the product of [x, the weights as a matrix, what comes after the weights among the inputs]. */
+function launchUnpacked(inputs: readonly View[], outputs: readonly View[], p: ProductParams, device: GpuDevice, multiply: (views: readonly View[]) => GpuLaunch): GpuLaunch {
+  const first = addendAt(p);
+  const [x, ...weights] = inputs.slice(0, first) as [View, ...View[]];
+  const { dense, right } = unpackedViews(inputs, outputs);
+  const unpack = gpuDequantize.launch(weights, [dense], p, device);
+  const product = multiply([x, right, ...inputs.slice(first)]);
+  return {
+    steps: [
+      ...moved(unpack.steps, (b) => (b.of === "input" ? { ...b, index: b.index + 1 } : gpuScratchOut(0, b.bytes))),
+      ...moved(product.steps, (b) =>
+        b.of === "scratch" ? { ...b, index: b.index + 1 } : b.of !== "input" || b.index === 0 ? b : b.index === 1 ? gpuScratchIn(0, b.bytes) : { ...b, index: b.index - 2 + first },
+      ),
+    ],
+    scratch: [2 * dense.size, ...(product.scratch ?? [])],
+  };
+}
 export const gpuQuantizedMM: readonly GpuKernel<ProductParams>[] = [unpackedKernel(false), matrixKernel(), tiledKernel(false)];
 /** The same products with an array added before the one rounding: a further input of the result's shape and dtype, row-major. */
 export const gpuQuantizedResidual: readonly GpuKernel<ProductParams>[] = [unpackedKernel(true), tiledKernel(true)];
+/** As `matmulEpilogue`, for quantizedMatmul with integers; the operands of `finish` come after the product's four inputs. */
+export function quantizedEpilogue(kernel: string, inputs: readonly View[], outputs: readonly View[], p: ProductParams, finish: ProductEpilogue, device: GpuDevice, choices: Choices = {}): GpuLaunch | string {
+  if (p.mode) return `cannot: the quantization is ${p.mode}`;
+  if (kernel === "vulkan/quantized/mm_tiled") return launchTiled(inputs, outputs, p, choices, finish);
+  if (kernel !== "vulkan/quantized/mm_unpacked") return `cannot: ${kernel} takes no epilogue`;
+  let why: string | undefined;
+  const launch = launchUnpacked(inputs, outputs, p, device, (views) => {
+    const made = matmulEpilogue(matmulOnMatrixUnits.name, views, outputs, finish, device, choices);
+    why = typeof made === "string" ? made : undefined;
+    return typeof made === "string" ? { steps: [] } : made;
+  });
+  return why ?? launch;
+}

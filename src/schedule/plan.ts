@@ -21,6 +21,10 @@ export interface Item {
   rows?: RowSpace;
   /** Set when the node, which is not one of the tape, stands for this product and a sum (schedule/residual.ts). */
   readonly product?: Node;
+  /** Set when the elementwise nodes finish the result of this product, one of the absorbed nodes (schedule/epilogue.ts). */
+  epilogue?: Node;
+  /** Further products that are computed together with the node (schedule/siblings.ts). */
+  siblings?: readonly Node[];
 }
 
 let stamp = 0;
@@ -69,9 +73,9 @@ export const fusible = (node: Node): boolean => node.op.expr !== undefined && no
 /**
  * Groups elementwise nodes: a node absorbs the producers of the same shape whose results nobody on the tape reads before it. The group runs at the place of its last
  * node. A result that nobody else can see (no handle, all readers inside the group) is never stored; others are further outputs of the kernel. Around ops on rows,
- * `rows` makes row groups. `join` is asked about what is in no group.
+ * `rows` makes row groups. `join` is asked about what is in no group, `finish` about the groups of elementwise nodes.
  */
-export function fuse(tape: readonly Node[], enabled: boolean, rows?: GrowRows, join?: JoinProduct): Item[] {
+export function fuse(tape: readonly Node[], enabled: boolean, rows?: GrowRows, join?: JoinProduct, finish?: JoinEpilogue): Item[] {
   const items: Item[] = [];
   if (enabled) countReaders(tape);
   const grow = enabled && tape.some((node) => node.op.rows !== undefined) ? rows : undefined;
@@ -86,7 +90,9 @@ export function fuse(tape: readonly Node[], enabled: boolean, rows?: GrowRows, j
     }
     if (gone && fusible(node)) absorb(item, gone);
     else if (gone) for (const d of node.inputs) d.readers--;
-    items.push((gone && !item.absorbed && join?.(node, gone)) || item);
+    const joined = gone && !item.absorbed ? join?.(node, gone) : undefined;
+    if (gone && !joined && fusible(node)) finish?.(item, gone);
+    items.push(joined ?? item);
   }
   return items.reverse();
 }
@@ -96,6 +102,9 @@ export type GrowRows = (item: Item, gone: Set<Node>) => boolean;
 
 /** The item that computes a node together with the product among its inputs, if one does: marks the product as gone, and keeps the counts of readers. */
 export type JoinProduct = (node: Node, gone: Set<Node>) => Item | undefined;
+
+/** Adds to a group of elementwise nodes the product whose result they finish, if there is one: marks the product as gone, and keeps the counts of readers. */
+export type JoinEpilogue = (item: Item, gone: Set<Node>) => void;
 
 /** `readers`: nodes of the tape that read an array and have no place yet. */
 function countReaders(tape: readonly Node[]): void {

@@ -45,11 +45,8 @@ export function productWithAddend(sum: Node): { readonly node: Node; readonly pr
   return undefined;
 }
 
-/**
- * Kernels that add an array for nothing. Products of few rows have others, and so have matrix units, whose 16-bit results are stored 16 bytes at a time only where nothing
- * is added.
- */
-const paying: ReadonlySet<string> = new Set(["vulkan/matmul/tiled", "vulkan/quantized/mm_tiled"]);
+/** Kernels that add an array for nothing. Products of few rows have others. */
+const paying: ReadonlySet<string> = new Set(["vulkan/matmul/tiled", "vulkan/matmul/coopmat", "vulkan/quantized/mm_tiled", "vulkan/quantized/mm_unpacked"]);
 
 /** True when the kernel that would compute the product computes the sum as well. What was measured for the product (tune.ts) says nothing about the sum. */
 function pays(node: Node, product: Node, switches: Switches, device: GpuDevice): boolean {

@@ -24,10 +24,12 @@ import { type Item, fuse, tapeOf } from "./plan.ts";
 import { Launches } from "./launches.ts";
 import { type Kept, Recorder, scalarBits, storeScalar } from "./record.ts";
 import { GpuRecorder } from "./record-gpu.ts";
+import { type PlannedEpilogue, closedName, epilogueJoiner, planEpilogue } from "./epilogue.ts";
 import { productJoiner } from "./residual.ts";
 import { keepStatistics } from "./statistics.ts";
 import { rowGroup, rowsGrower } from "./rows.ts";
-import { siblingsTogether } from "./siblings.ts";
+import { joinSiblings, rowsOnCpu, siblingsTogether } from "./siblings.ts";
+import { gpuSiblings, planSiblings } from "./siblings-gpu.ts";
 import { type Routed, type Tuned, dropTuned, routeTuned, routeTunedGpu, tunedText } from "./tune.ts";
 import { tuneFor, untuned } from "./tune-search.ts";
 
@@ -47,6 +49,10 @@ export interface EvalStats {
   productSums: number;
   /** Products of one row whose command runs together with one before (schedule/siblings.ts). */
   together: number;
+  /** Groups that a product's kernel finished (schedule/epilogue.ts); they do not count as fused groups. */
+  productEpilogues: number;
+  /** Launches of several products of one array (schedule/siblings-gpu.ts). */
+  siblingLaunches: number;
   donations: number;
   layoutCopies: number;
   composites: number;
@@ -60,7 +66,7 @@ export interface EvalStats {
   plansReused: number;
   plansRefused: number;
 }
-export const stats: EvalStats = { evaluations: 0, commands: 0, fusedGroups: 0, absorbedNodes: 0, storedNodes: 0, rowGroups: 0, columnGroups: 0, productSums: 0, together: 0, donations: 0, layoutCopies: 0, composites: 0, dispatches: 0, fallbacks: 0, flushes: 0, plansMade: 0, plansReused: 0, plansRefused: 0 };
+export const stats: EvalStats = { evaluations: 0, commands: 0, fusedGroups: 0, absorbedNodes: 0, storedNodes: 0, rowGroups: 0, columnGroups: 0, productSums: 0, together: 0, productEpilogues: 0, siblingLaunches: 0, donations: 0, layoutCopies: 0, composites: 0, dispatches: 0, fallbacks: 0, flushes: 0, plansMade: 0, plansReused: 0, plansRefused: 0 };
 
 /** Called for each recorded node with the kernel that runs it; set by debug tools. */
 export interface Tracer {
@@ -174,10 +180,13 @@ export class Evaluation {
 
   record(tape: readonly Node[]): void {
     const { fuse: enabled, check } = this.switches;
-    const join = productJoiner(this.switches, () => this.gpuRecorder().backend.device);
+    const device = (): GpuDevice => this.gpuRecorder().backend.device;
+    const [join, finish] = [productJoiner(this.switches, device), epilogueJoiner(this.switches, device)];
     const nodes = enabled && !check ? keepStatistics(tape, this.switches) : tape;
-    const items = fuse(nodes, enabled && !check, rowsGrower(this.switches), join);
-    for (const item of this.recorder.joins ? siblingsTogether(items) : items) this.item(item);
+    const items = fuse(nodes, enabled && !check, rowsGrower(this.switches), join, finish);
+    const launched = enabled && !check ? gpuSiblings(this.switches) : undefined;
+    const joined = launched ? joinSiblings(items, launched) : items;
+    for (const item of this.recorder.joins ? siblingsTogether(joined, rowsOnCpu) : joined) this.item(item);
   }
   private report(node: Node, kernel: string, refused: readonly string[], absorbed: readonly Node[], tuned?: Tuned): void {
     if (this.planner) {
@@ -195,9 +204,14 @@ export class Evaluation {
   private item(item: Item): void {
     const { node } = item;
     const { op } = node;
+    if (item.siblings) {
+      this.siblings([node, ...item.siblings]);
+      return;
+    }
     for (const d of node.inputs) if (d.epoch) settled(d);
     const rows = item.rows && this.plannedRows(item);
-    if (item.rows && !rows) {
+    const finished = item.epilogue && this.plannedEpilogue(item);
+    if ((item.rows && !rows) || (item.epilogue && !finished)) {
       // None of the group is computed yet, all else that its last node needs is.
       for (const part of fuse(tapeOf([node, ...(item.stored ?? [])].map((n) => n.outputs[0] as ArrayDesc)), true)) this.item(part);
       return;
@@ -211,6 +225,7 @@ export class Evaluation {
     this.onGpu = node.stream.device.type === "gpu";
     try {
       if (rows) this.rows(item, rows);
+      else if (finished) this.epilogue(item, finished);
       else if (op.view) this.view(node);
       else if (op.expr) this.elementwise(item);
       else this.structured(node);
@@ -363,6 +378,48 @@ export class Evaluation {
       this.interpret(group, leaves, outs);
     } else if (out.size > 0) this.recorder.launch(elementwiseLaunch(group), leaves, outs);
     this.report(node, kernel, refused, absorbed);
+  }
+  /** Products of one array: in one launch, or one after the other. */
+  private siblings(nodes: readonly [Node, ...Node[]]): void {
+    const [first, ...others] = nodes;
+    for (const n of nodes) for (const d of n.inputs) if (d.epoch) settled(d);
+    this.onGpu = true;
+    const gpu = this.gpuRecorder();
+    const planned = planSiblings(nodes, this.switches, gpu.backend.device);
+    if (!planned || closedKernels.has(planned.kernel) || !gpu.ready(planned.launch, planned.kernel, [])) {
+      for (const node of nodes) this.item({ node, absorbed: undefined, stored: undefined });
+      return;
+    }
+    const outs = nodes.map((n) => n.outputs[0] as ArrayDesc);
+    if (this.kept || this.planner) for (const d of planned.operands) this.recorder.reads(d);
+    stats.siblingLaunches++;
+    try {
+      for (const o of outs) this.allocate(o);
+      this.launchGpu(planned.launch, planned.operands, outs, planned.kernel);
+    } catch (error) {
+      for (const o of outs) dropStorage(o);
+      throw error;
+    }
+    this.report(first, planned.kernel, [], others);
+    for (const o of outs) o.node = undefined;
+    for (const n of nodes) this.detach(n);
+  }
+  /** A product with the group that finishes it, or undefined when the two have to be computed one after the other. */
+  private plannedEpilogue(item: Item): PlannedEpilogue | undefined {
+    const { node, absorbed = [], epilogue } = item;
+    this.onGpu = true;
+    const leaves: ArrayDesc[] = [];
+    const { value } = new GroupBuilder(node, absorbed.filter((n) => n !== epilogue), leaves);
+    const gpu = this.gpuRecorder();
+    const planned = planEpilogue(item, value, leaves, this.switches, gpu.backend.device, (d) => d);
+    return planned && gpu.ready(planned.launch, closedName(planned.launch), []) ? planned : undefined;
+  }
+  private epilogue({ node, absorbed = [] }: Item, { kernel, launch, operands, donors }: PlannedEpilogue): void {
+    stats.productEpilogues++;
+    stats.absorbedNodes += absorbed.length;
+    this.placeElementwise(donors, node.outputs);
+    this.launchGpu(launch, operands, node.outputs, kernel);
+    this.report(node, kernel, [], absorbed);
   }
   /** A row group and how it is computed, or undefined when it has to be computed in parts. */
   private plannedRows(item: Item): PlannedRows | undefined {

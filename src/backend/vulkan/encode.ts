@@ -39,7 +39,7 @@ export function pipelineOf(pipelines: Pipelines, step: GpuStep, pushBytes: numbe
   const known = pipelines.ofSteps.get(step);
   if (known !== undefined) return known;
   const pipeline = pipelines.get(pipelineKey(step, pushBytes), {
-    code: () => (typeof shader === "string" ? shaderCode(shader) : shader.code()),
+    code: () => (typeof shader === "string" ? shaderCode(shader) : shader.code(shader.base === undefined ? undefined : shaderCode(shader.base))),
     pushBytes,
     ...(constants ? { constants: Uint32Array.from(constants.flatMap((c, i) => [i, c >>> 0])) } : {}),
     // A workgroup of 256 may not demand subgroups of less than 8 (at most 32 of a demanded size are portable); a device that has such has no others.

@@ -1,0 +1,126 @@
+/**
+ * Groups of elementwise nodes that a product's GPU kernel computes as it stores its result: bias, activation, residual connection, multiplication with another array, without a
+ * pass of their own. The product is rounded to its dtype before them, as a result that is stored would be: the outcome is the same, bit for bit.
+ */
+import type { ArrayDesc, View } from "../core/array.ts";
+import { float32 } from "../core/dtype.ts";
+import { type Value, expr as e, reachable } from "../core/expr.ts";
+import { type GpuDevice, type GpuLaunch, mostEpilogueOperands } from "../core/gpu.ts";
+import type { Node } from "../core/op.ts";
+import { type Shape, sameShape } from "../core/shape.ts";
+import { epilogueOf, withEpilogue } from "../codegen/epilogue-spirv.ts";
+import { type EpilogueOperand, type ProductEpilogue, matmulEpilogue } from "../ops/matmul-gpu.ts";
+import type { ProductParams } from "../ops/quantized-launch.ts";
+import { quantizedEpilogue } from "../ops/quantized-mm-gpu.ts";
+import { type Switches, closedKernels, generatedClosed, satisfies } from "./gate.ts";
+import type { Item, JoinEpilogue } from "./plan.ts";
+import { routeTunedGpu } from "./tune.ts";
+
+/** Kernels that end with an epilogue. Products of few rows have others: they are short of bytes, not of passes. */
+const finishing: ReadonlySet<string> = new Set(["vulkan/matmul/tiled", "vulkan/matmul/coopmat", "vulkan/quantized/mm_tiled", "vulkan/quantized/mm_unpacked"]);
+/** Inputs that are the product's own; what comes after them is added (addmm). */
+const operandCounts: Readonly<Record<string, number>> = { matmul: 2, addmm: 2, quantizedMatmul: 4 };
+const dtypes: ReadonlySet<string> = new Set(["float32", "float16", "bfloat16"]);
+
+/** How an array of this shape lies in a product's result, or undefined when kernels can not read it there. */
+function kindOf(shape: Shape, result: Shape): EpilogueOperand | undefined {
+  if (sameShape(shape, result)) return "result";
+  if (shape.every((n) => n === 1)) return "value";
+  const last = shape.length - 1;
+  return shape.length <= result.length && shape[last] === result[result.length - 1] && shape.every((n, i) => i === last || n === 1) ? "row" : undefined;
+}
+const outOf = (node: Node): ArrayDesc => node.outputs[0] as ArrayDesc;
+
+/** The product with a result like that of the group, its own operands, and what it adds. */
+function productOf(d: ArrayDesc, out: ArrayDesc): Node | undefined {
+  const p = d.node;
+  const count = p && operandCounts[p.op.name];
+  if (!p || count === undefined || p.stream.device.type !== "gpu" || !sameShape(d.shape, out.shape) || d.dtype !== out.dtype) return undefined;
+  const { alpha = 1, beta = 1, mode } = p.params as { alpha?: number; beta?: number; mode?: string };
+  const [x, w] = p.inputs as [ArrayDesc, ArrayDesc];
+  return alpha === 1 && beta === 1 && !mode && x.shape.length > 1 && w.shape.length > 1 ? p : undefined;
+}
+const ownInputs = (p: Node): readonly ArrayDesc[] => p.inputs.slice(0, operandCounts[p.op.name]);
+const addedTo = (p: Node): readonly ArrayDesc[] => p.inputs.slice(operandCounts[p.op.name]);
+
+/** The product that a group of elementwise nodes finishes: nobody else sees its result, and all else that the group reads can be read by the product's kernel. */
+function finishedProduct(item: Item, gone: ReadonlySet<Node>): Node | undefined {
+  const out = outOf(item.node);
+  if (item.stored || item.node.stream.device.type !== "gpu" || out.shape.length < 2 || out.size === 0 || !dtypes.has(out.dtype.name)) return undefined;
+  const inside = new Set<Node>([item.node, ...(item.absorbed ?? [])]);
+  const reads = new Map<ArrayDesc, number>();
+  for (const n of inside) for (const d of n.inputs) if (!d.node || !inside.has(d.node)) reads.set(d, (reads.get(d) ?? 0) + 1);
+  for (const [d, times] of reads) {
+    const p = productOf(d, out);
+    if (!p || d.storage || d.handles > 0 || d.readers > 0 || d.consumers !== times || gone.has(p)) continue;
+    const others = [...addedTo(p), ...[...reads.keys()].filter((x) => x !== d)];
+    if (others.length <= mostEpilogueOperands && others.every((x) => x.dtype === out.dtype && kindOf(x.shape, out.shape))) return p;
+  }
+  return undefined;
+}
+
+/** What joins groups of elementwise nodes with the products that they finish, or undefined with `vulkan/epilogue` in MLX_DISABLE. `device` is asked for where there is such a group. */
+export function epilogueJoiner(switches: Switches, device: () => GpuDevice | undefined): JoinEpilogue | undefined {
+  if (switches.disabled("vulkan/epilogue") || switches.disabled("vulkan/generated")) return undefined;
+  return (item, gone) => {
+    const p = finishedProduct(item, gone);
+    const gpu = p && device();
+    if (!p || !gpu || generatedClosed(switches) !== undefined) return;
+    const kernel = routeTunedGpu(p.op, p.inputs, p.params, p.outputs, switches, gpu, [])?.kernel.name;
+    if (kernel === undefined || !finishing.has(kernel)) return;
+    item.absorbed = [...(item.absorbed ?? []), p];
+    item.epilogue = p;
+    gone.add(p);
+    // The group has its place, and the product has it too now.
+    for (const d of p.inputs) d.readers--;
+  };
+}
+
+/** A product with its epilogue, ready to run. */
+export interface PlannedEpilogue {
+  readonly kernel: string;
+  readonly launch: GpuLaunch;
+  readonly operands: readonly ArrayDesc[];
+  /** Those that the result may be written over: each of its elements is read by the invocation that writes it, before that. */
+  readonly donors: readonly ArrayDesc[];
+}
+
+/** The group's formula over the product's element, input 0, and the further operands, inputs from 1 on. */
+function formulaOf(value: Value, leaves: readonly ArrayDesc[], operands: readonly ArrayDesc[], result: ArrayDesc, adds: boolean): Value {
+  const own = e.input(0, float32);
+  const product = e.narrow(adds ? e.add(own, e.input(1, float32)) : own, result.dtype);
+  const made = new Map<Value, Value>();
+  const place = (d: ArrayDesc): Value => (d === result ? product : e.input(1 + operands.lastIndexOf(d), float32));
+  for (const v of reachable([value])) made.set(v, v.op === "input" ? place(leaves[Number(v.imm)] as ArrayDesc) : e.again(v, v.args.map((a) => made.get(a) as Value)));
+  return made.get(value) as Value;
+}
+
+/**
+ * How the product of an item computes its group, or undefined when it has to be computed in parts. `value` is the group's formula without the product, over `leaves`; `of`
+ * gives where arrays lie.
+ */
+export function planEpilogue(item: Item, value: Value, leaves: readonly ArrayDesc[], switches: Switches, device: GpuDevice, of: (d: ArrayDesc) => View): PlannedEpilogue | undefined {
+  const p = item.epilogue as Node;
+  const [out, result] = [outOf(item.node), outOf(p)];
+  const own = ownInputs(p).map(of);
+  const routed = routeTunedGpu(p.op, p.inputs.map(of), p.params, p.outputs, switches, device, []);
+  if (!routed || !finishing.has(routed.kernel.name)) return undefined;
+  const { kernel, tuned } = routed;
+  const layouts = typeof kernel.layout === "function" ? kernel.layout(own, p.params) : kernel.layout;
+  if (!own.every((v, i) => satisfies(v, layouts ? (layouts[Math.min(i, layouts.length - 1)] ?? "row") : "row"))) return undefined;
+  const operands = [...addedTo(p), ...leaves.filter((d) => d !== result)];
+  const kinds = operands.map((d) => kindOf(d.shape, out.shape) as EpilogueOperand);
+  if (operands.some((d, k) => kinds[k] !== "value" && !of(d).contiguous)) return undefined;
+  const made = epilogueOf(formulaOf(value, leaves, operands, result, addedTo(p).length > 0), device);
+  if (typeof made === "string") return undefined;
+  const finish: ProductEpilogue = { kinds, shader: (build) => withEpilogue(build, made, device) };
+  const inputs = [...own, ...operands.map(of)];
+  const launch =
+    p.op.name === "quantizedMatmul"
+      ? quantizedEpilogue(kernel.name, inputs, [out], p.params as ProductParams, finish, device, tuned?.values)
+      : matmulEpilogue(kernel.name, inputs, [out], finish, device, tuned?.values);
+  if (typeof launch === "string" || closedKernels.has(closedName(launch))) return undefined;
+  return { kernel: `${kernel.name}+epilogue`, launch, operands: [...ownInputs(p), ...operands], donors: operands.filter((_, k) => kinds[k] === "result") };
+}
+/** For `closedKernels`: a driver that can not make one says nothing about the others. */
+export const closedName = (launch: GpuLaunch): string => `vulkan/epilogue/${launch.steps.map(({ shader }) => (typeof shader === "string" ? "" : shader.key)).join("")}`;
