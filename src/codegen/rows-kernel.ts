@@ -318,12 +318,14 @@ class RowEmitter {
     c.i32(round);
     c.op(op.i32_ge_u, op.br_if, 0, op.end, op.end);
     for (const r of reducers) r.endRounds();
-    this.emitTail(p, index, 4, (local) => {
+    const fours = (local: (v: Value, h: number) => number): void => {
       p.reduces.forEach((r, k) => {
         reducers[k]?.four(Array.from({ length: parts(r.value.type) }, (_, h) => local(r.value, h)));
       });
-    });
-    this.emitTail(p, index, 1, (local) => {
+    };
+    if (this.pairs(p) && !wide) this.emitTail(p, index, 4, 2, fours);
+    this.emitTail(p, index, 4, 1, fours);
+    this.emitTail(p, index, 1, 1, (local) => {
       p.reduces.forEach((r, k) => {
         reducers[k]?.one(local(r.value, 0));
       });
@@ -412,30 +414,35 @@ class RowEmitter {
     c.op(op.br_if, 0, op.end);
     for (const r of reducers) r.endBlock();
   }
-  /** What is left: `step` elements at a time. */
-  private emitTail(p: Pass, index: number, step: 1 | 4, use: (local: (v: Value, h: number) => number) => void): void {
-    this.emitLoop(p, index, step, 1, [...p.reduces.map((r) => r.value), ...this.storedBy(index)], (k, local) => {
+  /** What is left: `copies` times `step` elements at a time. */
+  private emitTail(p: Pass, index: number, step: 1 | 4, copies: number, use: (local: (v: Value, h: number) => number) => void): void {
+    this.emitLoop(p, index, step, copies, [...p.reduces.map((r) => r.value), ...this.storedBy(index)], (k, local) => {
       use(local);
       this.storeKept(index, k, step === 1, local);
     });
   }
   private emitLoop(p: Pass, index: number, step: number, copies: number, roots: readonly Value[], use: (k: number, local: (v: Value, h: number) => number) => void): void {
     const { c } = this;
+    const elements = step * copies;
     c.op(op.block, 0x40);
     c.get(lCount);
-    c.i32(step);
+    c.i32(elements);
     c.op(op.i32_lt_u, op.br_if, 0, op.loop, 0x40);
     this.emitBlock(p, step, copies, 0, roots, use);
-    this.advance(p, index, step);
-    c.getPlus(lCount, -step);
+    this.advance(p, index, elements);
+    c.getPlus(lCount, -elements);
     c.tee(lCount);
-    c.i32(step);
+    c.i32(elements);
     c.op(op.i32_ge_u, op.br_if, 0, op.end, op.end);
   }
   private copies(p: Pass): number {
-    let n = 0;
-    for (const v of p.nodes) n += weigh1(v);
+    const n = weighPass(p);
     return n <= 96 ? 4 : n <= 400 ? 2 : 1;
+  }
+  /** Whether what is left of a row is worth a loop of pairs of vectors: where the chain of instructions of one alone is long. */
+  private pairs(p: Pass): boolean {
+    const n = weighPass(p);
+    return n >= 16 && n <= 400;
   }
   /** Values that a pass keeps for later ones. */
   private storedBy(index: number): Value[] {
@@ -560,7 +567,7 @@ class RowEmitter {
     this.rewind(p, index);
     const roots = plan.outputs.filter((o) => !o.perRow).map((o) => o.value);
     const copies = this.copies(p);
-    for (const [step, n] of [...(copies > 1 ? [[4 * copies, copies]] : []), [4, 1], [1, 1]] as [number, number][]) {
+    for (const [step, n] of [...(copies > 1 ? [[4 * copies, copies]] : []), ...(copies > 2 && this.pairs(p) ? [[8, 2]] : []), [4, 1], [1, 1]] as [number, number][]) {
       this.emitLoopOut(p, index, step, n, roots);
     }
   }
@@ -590,4 +597,5 @@ class RowEmitter {
   }
 }
 
+const weighPass = ({ nodes }: Pass): number => nodes.reduce((n, v) => n + weigh1(v), 0);
 const weigh1 = (v: Value): number => (v.op === "input" ? 1 : v.op === "const" ? 0 : (v.op === "div" || v.op === "sqrt" ? 3 : v.op === "quot" ? 20 : 1) * parts(v.type));
