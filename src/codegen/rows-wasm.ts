@@ -5,12 +5,13 @@
  * In place: an output of elements may lie over an input of the same element size that is row-major contiguous over the group's shape.
  */
 import { type Dtype, bool, float32, float64, int32, int64, uint32, uint64, uint8 } from "../core/dtype.ts";
-import { type ScalarType, type Value, expr as e, isWide } from "../core/expr.ts";
+import { type ScalarType, type Value, expr as e, isWide, reachable } from "../core/expr.ts";
 import { type Arg, type GeneratedKernel, type Launch, type Pointer, type Step, input, output, scratch } from "../core/op.ts";
 import { rowStrides, sizeOf } from "../core/shape.ts";
 import { type Group, type GroupInput, elementwiseLaunch, mergeDimensions } from "./elementwise.ts";
 import type { Access } from "./kernel.ts";
 import { lower } from "./lower.ts";
+import { isMath } from "./math.ts";
 import { type LoweredReduce, type RowPlan, emitRowKernel, longestRow, weighRows } from "./rows-kernel.ts";
 import type { RowGroup, RowReduce } from "./rows.ts";
 
@@ -18,11 +19,21 @@ import type { RowGroup, RowReduce } from "./rows.ts";
 const grainNanoseconds = 20000;
 /** A long row in pieces shorter than this is not worth a kernel of its own. */
 const leastPiece = 64;
+/**
+ * Where a hand-written kernel and one for elements would do the same, mathematical functions of the elements of shorter rows are computed faster by them: they take 16
+ * elements at a time, the latter across the ends of rows (bench/row-groups.ts: as a group 1.1 to 1.3 times the time on rows of 8 to 24, no more than in parts from 32 on).
+ */
+const shortRow = 32;
 
-/** Describes the launch of a group, or says why it has none; `input(i)` and `output(i)` count the group's operands in order. */
-export function rowsLaunch(group: RowGroup): Launch | string {
+/**
+ * Describes the launch of a group, or says why it has none; `input(i)` and `output(i)` count the group's operands in order. `forced`: reasons of speed ("slower: ...") that
+ * are no lack of a kernel do not count.
+ */
+export function rowsLaunch(group: RowGroup, forced = false): Launch | string {
   const sizes: number[] = [];
   const operands = { inputs: group.inputs.map((_, i) => input(i)), outputs: group.outputs.map((_, j) => output(j)) };
+  const slow = forced ? undefined : slowerThanParts(group);
+  if (slow !== undefined) return slow;
   const steps = stepsOf(group, operands, sizes);
   return typeof steps === "string" ? steps : { steps, scratch: sizes };
 }
@@ -45,6 +56,36 @@ function spaceOf({ shape, rank = 1, inputs }: RowGroup): Space {
   return { inner: part(cut, shape.length), outer: part(0, cut), n: sizeOf(shape.slice(cut)), rows: sizeOf(shape.slice(0, cut)) };
 }
 
+/** Why several kernels are faster than the group, or undefined. */
+function slowerThanParts(group: RowGroup): string | undefined {
+  const { reduces, outputs, ownKernel } = group;
+  const { inner, n } = spaceOf(group);
+  if (inner.dims.length <= 1 && n <= longestRow) {
+    if (!ownKernel || n >= shortRow) return undefined;
+    const dear = dearOf(group, [...reduces.map((r) => r.value), ...outputs.filter((o) => !o.perRow).map((o) => o.value)]);
+    return dear.length > 0 ? `slower: mathematical functions in rows of ${n} elements, shorter than ${shortRow}` : undefined;
+  }
+  const [first] = reduces as [RowReduce];
+  if (reduces.length === 1 && first.value.op === "input" && outputs.some((o) => !o.perRow)) return "slower: a long row is read as often as without a group";
+  return computedAgain(group) ? "slower: a long row's mathematical functions are computed in several passes" : undefined;
+}
+/** Mathematical functions of elements that values are made of. */
+function dearOf({ shape, rank = 1, inputs }: RowGroup, roots: readonly Value[]): Value[] {
+  const ofElements = (v: Value): boolean => reachable([v]).some((x) => x.op === "input" && inputs[Number(x.imm)]?.strides.slice(shape.length - rank).some((s) => s !== 0));
+  return reachable(roots).filter((v) => isMath(v.op) && ofElements(v));
+}
+/** True when such a function is part of what two passes compute, outputs counted as one. */
+function computedAgain(group: RowGroup): boolean {
+  const { inputs, reduces, outputs } = group;
+  const seen = new Set<Value>();
+  const passes = passesOf(reduces, inputs.length).map((pass) => pass.map((k) => (reduces[k] as RowReduce).value));
+  return [...passes, outputs.filter((o) => !o.perRow).map((o) => o.value)].some((roots) => {
+    const dear = dearOf(group, roots);
+    const again = dear.some((v) => seen.has(v));
+    for (const v of dear) seen.add(v);
+    return again;
+  });
+}
 function stepsOf(group: RowGroup, operands: Operands, sizes: number[]): Step[] | string {
   const space = spaceOf(group);
   const { inner, n, rows } = space;

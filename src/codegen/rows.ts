@@ -33,6 +33,8 @@ export interface RowGroup {
   /** Value number `inputs.length + k` is the result of reduction k. */
   readonly reduces: readonly RowReduce[];
   readonly outputs: readonly RowOutput[];
+  /** Some of it is what a hand-written kernel computes with all its reductions (softmax, norms), so that less is saved than where each reduction is a pass. */
+  readonly ownKernel?: boolean;
   /** The builder that holds the values. */
   readonly expr: Expr;
 }

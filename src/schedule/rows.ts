@@ -10,7 +10,7 @@ import { type Shape, rowStrides, sameShape, sizeOf } from "../core/shape.ts";
 import type { GroupInput } from "../codegen/elementwise.ts";
 import type { RowGroup, RowOutput, RowReduce } from "../codegen/rows.ts";
 import { type Switches, rowsOpen } from "./gate.ts";
-import { type GrowRows, type Item, type RowSpace, fusible, mostNodes, mostOperands, mostOutputs } from "./plan.ts";
+import { type GrowRows, type Item, type JoinProduct, type RowSpace, fusible, mostNodes, mostOperands, mostOutputs } from "./plan.ts";
 
 /** Whether an array of a group holds elements of the space, or one element per row. */
 type Role = "element" | "row";
@@ -86,18 +86,18 @@ function spacesAbove(root: Node): RowSpace[] {
   return found;
 }
 
-/** What makes row groups of a tape where generated kernels for them may run. */
-export function rowsGrower(switches: Switches): GrowRows | undefined {
+/** What makes row groups of a tape where generated kernels for them may run. A sum that `join` has a product's kernel make stays with the product: a pass less. */
+export function rowsGrower(switches: Switches, join?: JoinProduct): GrowRows | undefined {
   const cpu = rowsOpen(switches, "wasm");
   const gpu = rowsOpen(switches, "vulkan");
-  return cpu || gpu ? (item, gone) => (item.node.stream.device.type === "gpu" ? gpu : cpu) && growRows(item, gone) : undefined;
+  return cpu || gpu ? (item, gone) => (item.node.stream.device.type === "gpu" ? gpu : cpu) && growRows(item, gone, join) : undefined;
 }
 /** Turns the item into a row group when its node is the end of one that is worth it. */
-function growRows(item: Item, gone: Set<Node>): boolean {
+function growRows(item: Item, gone: Set<Node>, join: JoinProduct | undefined): boolean {
   for (const space of spacesAbove(item.node)) {
     const role = roleOfNode(item.node, space);
     if (role === undefined || item.node.op.view) continue;
-    const trial = new Trial(item.node, role, space, gone);
+    const trial = new Trial(item.node, role, space, gone, join);
     if (!trial.worth) continue;
     trial.settle(item);
     return true;
@@ -117,10 +117,12 @@ class Trial {
   private readonly root: Node;
   private readonly space: RowSpace;
   private readonly gone: ReadonlySet<Node>;
-  constructor(root: Node, role: Role, space: RowSpace, gone: ReadonlySet<Node>) {
+  private readonly join: JoinProduct | undefined;
+  constructor(root: Node, role: Role, space: RowSpace, gone: ReadonlySet<Node>, join: JoinProduct | undefined) {
     this.root = root;
     this.space = space;
     this.gone = gone;
+    this.join = join;
     this.roles.set(root, role);
     for (const d of root.inputs) this.leaves.add(d);
     for (const [node, own] of this.roles) this.absorb(node, own);
@@ -135,7 +137,7 @@ class Trial {
       if (this.blocked.has(d) || wanted === undefined || d.readers > (this.reads.get(d) ?? 0)) continue;
       const seen = d.handles > 0 || (this.reads.get(d) ?? 0) < d.consumers;
       const outputs = 1 + this.stored.length + Number(seen);
-      if ((seen && p.op.view) || outputs > mostOutputs || this.leavesWith(d, p) + outputs > mostOperands || this.roles.size > mostNodes) continue;
+      if ((seen && p.op.view) || outputs > mostOutputs || this.leavesWith(d, p) + outputs > mostOperands || this.roles.size > mostNodes || this.join?.would(p, this.gone)) continue;
       if (seen) this.stored.push(p);
       this.leaves.delete(d);
       for (const x of p.inputs) this.leaves.add(x);
@@ -178,7 +180,8 @@ export function rowGroup(item: Item, outs: readonly ArrayDesc[], viewOf: (d: Arr
   const space = item.rows as RowSpace;
   const draft = new RowBuilder(item, outs, viewOf, unknownInputs);
   const made = new RowBuilder(item, outs, viewOf, draft.leaves.length);
-  const group: RowGroup = { shape: space.shape, inputs: made.inputs, reduces: made.reduces, outputs: made.outputs, expr };
+  const ownKernel = [item.node, ...(item.absorbed ?? [])].some(({ op }) => op.rows?.perRow === false);
+  const group: RowGroup = { shape: space.shape, inputs: made.inputs, reduces: made.reduces, outputs: made.outputs, ...(ownKernel && { ownKernel }), expr };
   return { group: space.rank === 1 ? group : { ...group, rank: space.rank }, leaves: made.leaves };
 }
 

@@ -139,6 +139,8 @@ export class Evaluation {
   private onGpu = false;
   private readonly kept: Kept | undefined;
   private readonly planner: Planner | undefined;
+  /** Last nodes of row groups that are computed in parts, with the reason, while they are. */
+  private readonly declined = new Map<Node, string>();
   constructor(asynchronous: boolean, kept?: Kept, planner?: Planner) {
     this.kept = kept;
     this.planner = planner;
@@ -167,9 +169,11 @@ export class Evaluation {
   record(tape: readonly Node[]): void {
     const { fuse: enabled, check } = this.switches;
     const join = productJoiner(this.switches, () => this.gpuRecorder().backend.device);
-    for (const item of fuse(tape, enabled && !check, rowsGrower(this.switches), join)) this.item(item);
+    for (const item of fuse(tape, enabled && !check, rowsGrower(this.switches, join), join)) this.item(item);
   }
-  private report(node: Node, kernel: string, refused: readonly string[], absorbed: readonly Node[], tuned?: Tuned): void {
+  private report(node: Node, kernel: string, others: readonly string[], absorbed: readonly Node[], tuned?: Tuned): void {
+    const group = this.declined.get(node);
+    const refused = group === undefined ? others : [`${this.onGpu ? "vulkan" : "wasm"}/generated-rows: ${group}`, ...others];
     if (this.planner) {
       this.planner.recorded(node, kernel, refused, absorbed);
       return;
@@ -187,9 +191,11 @@ export class Evaluation {
     const { op } = node;
     for (const d of node.inputs) if (d.epoch) settled(d);
     const rows = item.rows && this.plannedRows(item);
-    if (item.rows && !rows) {
+    if (typeof rows === "string") {
       // None of the group is computed yet, all else that its last node needs is.
+      this.declined.set(node, rows);
       for (const part of fuse(tapeOf([node, ...(item.stored ?? [])].map((n) => n.outputs[0] as ArrayDesc)), true)) this.item(part);
+      this.declined.delete(node);
       return;
     }
     if (this.kept || this.planner) for (const n of [node, ...(item.absorbed ?? [])]) for (const d of n.inputs) this.recorder.reads(d);
@@ -354,20 +360,23 @@ export class Evaluation {
     } else if (out.size > 0) this.recorder.launch(elementwiseLaunch(group), leaves, outs);
     this.report(node, kernel, refused, absorbed);
   }
-  /** A row group and how it is computed, or undefined when it has to be computed in parts. */
-  private plannedRows(item: Item): PlannedRows | undefined {
+  /** A row group and how it is computed, or the reason why it has to be computed in parts. */
+  private plannedRows(item: Item): PlannedRows | string {
     this.onGpu = item.node.stream.device.type === "gpu";
     const outs = [item.node, ...(item.stored ?? [])].map((n) => n.outputs[0] as ArrayDesc);
     const { group, leaves } = rowGroup(item, outs, (d) => d);
     if (!this.onGpu) {
-      const launch = rowsLaunch(group);
-      return typeof launch === "string" ? undefined : { group, leaves, outs, launch };
+      const launch = rowsLaunch(group, this.switches.forced("wasm/generated-rows"));
+      return typeof launch === "string" ? launch : { group, leaves, outs, launch };
     }
     const gpu = this.gpuRecorder();
     const gpuLaunch = gpuRowsLaunch(group, gpu.backend.device, [...leaves, ...outs].map(alignedPart));
-    if (typeof gpuLaunch === "string") return undefined;
+    if (typeof gpuLaunch === "string") return gpuLaunch;
     const names = gpuLaunch.steps.map(generatedName);
-    if (names.some((n) => closedKernels.has(n)) || !gpu.ready(gpuLaunch, names[0] as string, [])) return undefined;
+    const closed = names.map((n) => closedKernels.get(n)).find((why) => why !== undefined);
+    if (closed !== undefined) return closed;
+    const refused: string[] = [];
+    if (!gpu.ready(gpuLaunch, names[0] as string, refused)) return refused[0] as string;
     return { group, leaves, outs, gpuLaunch };
   }
   private rows({ node, absorbed = [], stored = [] }: Item, { group, leaves, outs, launch, gpuLaunch }: PlannedRows): void {
