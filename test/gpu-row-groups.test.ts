@@ -2,6 +2,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { vulkanBackend } from "../src/backend/vulkan/index.ts";
 import * as mx from "../src/mx.ts";
+import { losses } from "../src/nn/losses.ts";
 import { stats } from "../src/schedule/run.ts";
 import { chooseTestDevice } from "./helpers/gpu-scheduler.ts";
 import { skipReason } from "./helpers/vulkan.ts";
@@ -58,6 +59,10 @@ const programs: Record<string, Program> = {
       return mx.multiply(y, mx.sigmoid(y));
     },
     want: (rows) => rows.map((row) => row.map((v) => v / Math.sqrt(mean(row.map((u) => u * u)) + 1e-3)).map((y) => y / (1 + Math.exp(-y)))),
+  },
+  "cross entropy of computed logits": {
+    graph: (x) => losses.crossEntropy(mx.multiply(mx.tanh(x), 3), mx.array([0, 44, 7, 7, 31, 12], mx.int32)),
+    want: (rows) => rows.map((row) => row.map((v) => 3 * Math.tanh(v))).map((row, r) => Math.log(total(row.map(Math.exp))) - (row[[0, 44, 7, 7, 31, 12][r] as number] as number)),
   },
   "argmax of a formula": { graph: (x) => mx.argmax(mx.multiply(x, -2), -1), want: (rows) => rows.map((row) => row.indexOf(Math.min(...row))) },
   "norm of a difference, all elements": { graph: (x) => mx.sqrt(mx.sum(mx.square(mx.subtract(x, mx.array(others))))), want: (rows) => Math.sqrt(total(rows.flatMap((row, r) => row.map((v, i) => (v - (others[r]?.[i] as number)) ** 2)))) },

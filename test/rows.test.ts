@@ -334,7 +334,42 @@ describe.skipIf(device.type === "gpu")("row groups", () => {
     const logits = made([4, 37]);
     const [loss] = same("cross entropy", () => nn.losses.crossEntropy(logits, targets), 1, 2 ** -20) as [string[]];
     rowsOf(logits).forEach((r, i) => expect(Number(loss[i])).toBeCloseTo(Math.log(total(r.map(Math.exp))) - (r[(targets.tolist() as number[])[i] as number] as number), 5));
-    expect(kernelsOf(() => mx.eval(mx.tidy(() => nn.losses.crossEntropy(logits, targets)))).filter((k) => k !== "view")).toEqual(["wasm/gather/takeAlongAxis", "wasm/generated-rows"]);
+    expect(kernelsOf(() => mx.eval(mx.tidy(() => nn.losses.crossEntropy(logits, targets)))).filter((k) => k !== "view")).toEqual(["wasm/generated-rows"]);
+  });
+  test("one element of each row: indices from the end and beyond it, elements that are computed, strided, kept, not finite", () => {
+    const n = 40;
+    const base = made([n, 6]);
+    const places = [0, n - 1, -1, -n, 17, 7];
+    const inf = Number.POSITIVE_INFINITY;
+    const special = mx.array(places.map((_, r) => Array.from({ length: n }, (_, i) => [Number.NaN, inf, -inf, -0][(r + i) % 4] as number)));
+    for (const kind of [mx.int32, mx.int8, mx.uint32]) {
+      const index = mx.array(places.map((p) => (kind === mx.uint32 && p < 0 ? p + n : p)), mx.int32).astype(kind).reshape([6, 1]);
+      mx.eval(index);
+      for (const [name, x] of [["transposed", mx.transpose(base)], ["bfloat16", made([6, n], mx.bfloat16)], ["not finite", special]] as const) {
+        same(`of a product, ${name}`, () => mx.squeeze(mx.takeAlongAxis(mx.multiply(x, 3), index, -1), -1));
+        same(`of an exponential that is kept, ${name}`, () => {
+          const e = mx.exp(x);
+          return [mx.add(mx.takeAlongAxis(e, index, -1), mx.sum(e, -1, true)), mx.divide(e, mx.sum(e, -1, true))];
+        }, 1, x.dtype === mx.bfloat16 ? 2 ** -6 : 2 ** -18);
+      }
+    }
+    const x = mx.transpose(base);
+    const rows = rowsOf(x);
+    const [at] = same("the greatest, by its place", () => mx.takeAlongAxis(mx.multiply(x, -2), mx.expandDims(mx.argmax(mx.multiply(x, -2), -1), -1), -1)) as [string[]];
+    rows.forEach((r, i) => expect(Number(at[i])).toBeCloseTo(-2 * Math.min(...r), 5));
+    // As in the kernel for indices: beyond the ends counts as the ends.
+    const beyond = mx.array([n, 1000, -n - 1, -1000, 2 ** 31 - 1, -(2 ** 31)], mx.int32).reshape([6, 1]);
+    const [ends] = same("beyond", () => mx.takeAlongAxis(mx.multiply(x, 2), beyond, -1)) as [string[]];
+    rows.forEach((r, i) => expect(Number(ends[i])).toBeCloseTo(2 * (r[[n - 1, n - 1, 0, 0, n - 1, 0][i] as number] as number), 5));
+  });
+  test("cross entropy of logits that are computed is one kernel, with its gradient as without", () => {
+    const [x, targets] = [made([4, 37]), mx.array([1, 0, 36, 5], mx.int32)];
+    const capped = (v: A): A => mx.multiply(mx.tanh(mx.multiply(v, 0.5)), 3);
+    const run = (v: A): A => nn.losses.crossEntropy(capped(v), targets);
+    expect(kernelsOf(() => mx.eval(mx.tidy(() => run(x)))).filter((k) => k !== "view")).toEqual(["wasm/generated-rows"]);
+    const [loss] = same("loss", () => run(x), 1, 2 ** -20) as [string[]];
+    rowsOf(x).map((r) => r.map((v) => 3 * Math.tanh(v / 2))).forEach((r, i) => expect(Number(loss[i])).toBeCloseTo(Math.log(total(r.map(Math.exp))) - (r[(targets.tolist() as number[])[i] as number] as number), 5));
+    same("gradient", () => mx.grad((v: A) => mx.sum(run(v)))(x) as A, 1, 2 ** -20);
   });
   test.each(["float32", "float16", "bfloat16"] as const)("%s: softmax, rmsNorm and layerNorm join the ops around them", (name) => {
     // One rounding to the dtype in the group, several without it; sums in another order than those of the hand-written kernels.

@@ -16,6 +16,8 @@ export interface LoweredReduce {
   readonly rule: RowRule;
   /** What is reduced, lowered; its type is that of the accumulators. */
   readonly value: Value;
+  /** With the rule `pick`: number of the element, lowered. */
+  readonly at?: Value;
   /** The result as the accumulators give it, and the bits that it is stored as, a lowered formula of `raw`. */
   readonly raw: Value;
   readonly bits: Value;
@@ -113,10 +115,10 @@ class RowEmitter {
     this.plan = plan;
     this.words = rowArguments(plan);
     const reduces = plan.passes.flat();
-    this.order = reachable([...reduces.map((r) => r.value), ...plan.outputs.map((o) => o.value)]);
+    this.order = reachable([...reduces.flatMap((r) => (r.at ? [r.value, r.at] : [r.value])), ...plan.outputs.map((o) => o.value)]);
     this.classify();
     plan.passes.forEach((reduces, i) => {
-      this.addPass(i, reduces, reduces.map((r) => r.value));
+      this.addPass(i, reduces, reduces.filter((r) => !r.at).map((r) => r.value));
     });
     const elements = plan.outputs.filter((o) => !o.perRow);
     if (elements.length > 0) this.addPass(plan.passes.length, [], elements.map((o) => o.value));
@@ -174,7 +176,10 @@ class RowEmitter {
   /** Values that are needed as such; the count of a constant shift is part of the instruction. */
   private markUsed(): void {
     for (const v of this.order) for (const a of shiftCount(v) === undefined ? v.args : v.args.slice(0, 1)) this.used.add(a);
-    for (const r of this.plan.passes.flat()) this.used.add(r.value);
+    for (const r of this.plan.passes.flat()) {
+      this.used.add(r.value);
+      if (r.at) this.used.add(r.at);
+    }
     for (const o of this.plan.outputs) this.used.add(o.value);
   }
   weight(): number {
@@ -225,7 +230,9 @@ class RowEmitter {
     this.emitFixed(rowStart);
     this.passes.forEach((p, i) => {
       if (p.reduces.length === 0) return;
-      this.emitPass(p, i);
+      for (const r of p.reduces) if (r.at) this.publish(r, this.emitPick(r.value, r.at));
+      const reduces = p.reduces.filter((r) => !r.at);
+      if (reduces.length > 0) this.emitPass({ ...p, reduces }, i);
       this.emitFixed(i + 1);
     });
     this.emitOutputs();
@@ -350,6 +357,30 @@ class RowEmitter {
     const local = this.newVector();
     this.c.set(local);
     return local;
+  }
+  /** The value of one element, in all lanes of a local. */
+  private emitPick(value: Value, at: Value): number {
+    const { c, plan } = this;
+    const nodes = reachable([value]).filter((v) => this.perElement.has(v));
+    c.get((this.fixed.get(at) as readonly number[])[0] as number);
+    c.lane(simd.i32x4_extract, 0);
+    c.set(lRounds);
+    for (const v of nodes) {
+      if (v.op !== "input") continue;
+      const i = Number(v.imm);
+      c.get(this.base(i));
+      c.get(lRounds);
+      if (plan.access[i] === "gather") c.get(this.gather(i));
+      else c.i32(plan.inputBytes[i] as number);
+      c.op(op.i32_mul, op.i32_add);
+      c.set(this.cursor(i));
+    }
+    const to = this.newVector();
+    this.emitBlock({ reduces: [], nodes, loaded: new Set() }, 1, 1, 0, [value], (_k, local) => {
+      c.get(local(value, 0));
+      c.set(to);
+    });
+    return to;
   }
   /** The first element's value, for the one place where a NaN counts. */
   private emitFirst(p: Pass, value: Value, reducer: FirstBest): void {

@@ -91,7 +91,7 @@ function stepsOf(group: RowGroup, operands: Operands, sizes: number[]): Step[] |
   const { inner, n, rows } = space;
   if (n === 0 || rows === 0) return "cannot: there are no elements";
   if (inner.dims.length <= 1 && n <= longestRow) return [kernelStep(group, space, operands)];
-  if (group.reduces.some((r) => r.rule === "argmax" || r.rule === "argmin")) return "slower: a long row's extreme is looked for in chunks";
+  if (group.reduces.some((r) => r.rule === "argmax" || r.rule === "argmin" || r.rule === "pick")) return "slower: one element of a long row is looked for in chunks";
   if (inner.dims.length > 1 && (inner.dims[0] as number) < leastPiece) return "slower: a row lies in short pieces";
   return longSteps(group, space, operands, sizes);
 }
@@ -140,7 +140,7 @@ const letter: Record<Access, string> = { unit: "u", row: "r", once: "o", gather:
 
 function structureOf(group: RowGroup, access: readonly Access[], outer: number, chunked: boolean): Structure {
   let key = "";
-  for (const r of group.reduces) key += `${r.rule}.${r.value.id}.${r.dtype.code},`;
+  for (const r of group.reduces) key += `${r.rule}.${r.value.id}.${r.at ? `${r.at.id}.` : ""}${r.dtype.code},`;
   for (const o of group.outputs) key += `${o.perRow ? "r" : ""}${o.value.id}.${o.dtype.code},`;
   for (const a of access) key += letter[a];
   key += outer;
@@ -180,12 +180,12 @@ const rawInputs = 1 << 10;
 function planOf(group: RowGroup, access: readonly Access[], outer: number, chunked: boolean): RowPlan {
   const { inputs, reduces, outputs } = group;
   const lowered = lower([...reduces.map(({ value }) => ({ dtype: plainDtype[value.type] as Dtype, value })), ...outputs]);
-  const parts = reduces.map(({ rule, value, dtype }, k): LoweredReduce => {
+  const parts = reduces.map(({ rule, value, dtype, at }, k): LoweredReduce => {
     const type = rule === "argmax" || rule === "argmin" ? "u32" : value.type;
     const raw = e.input(rawInputs + k, type === "bool" ? bool : (plainDtype[type] as Dtype));
     const [stored] = lower([{ dtype, value: raw }]);
     const [result] = lower([{ dtype, value: e.input(inputs.length + k, dtype) }]);
-    return { rule, value: (lowered[k] as { value: Value }).value, raw, bits: (stored as { value: Value }).value, result: dtype === bool ? e.input(inputs.length + k, uint8) : (result as { value: Value }).value };
+    return { rule, value: (lowered[k] as { value: Value }).value, raw, bits: (stored as { value: Value }).value, result: dtype === bool ? e.input(inputs.length + k, uint8) : (result as { value: Value }).value, ...(at && { at: (lower([{ dtype: uint32, value: at }])[0] as { value: Value }).value }) };
   });
   return {
     passes: passesOf(reduces, inputs.length).map((pass) => pass.map((k) => parts[k] as LoweredReduce)),
@@ -199,7 +199,7 @@ function planOf(group: RowGroup, access: readonly Access[], outer: number, chunk
 
 /** Numbers of the reductions of each pass: as early as what they need allows; values of 4 and of 8 bytes in passes of their own. */
 function passesOf(reduces: readonly RowReduce[], first: number): number[][] {
-  const needs = reduces.map(({ value }) => resultsIn(value, first));
+  const needs = reduces.map(({ value, at }) => resultsIn(at ? [value, at] : [value], first));
   const passes: number[][] = [];
   const done = new Set<number>();
   while (done.size < reduces.length) {
@@ -211,10 +211,10 @@ function passesOf(reduces: readonly RowReduce[], first: number): number[][] {
   }
   return passes;
 }
-/** Results of reductions (inputs from `first` on) that a value is made of. */
-function resultsIn(value: Value, first: number): Set<number> {
+/** Results of reductions (inputs from `first` on) that values are made of. */
+function resultsIn(values: readonly Value[], first: number): Set<number> {
   const found = new Set<number>();
-  const seen = new Set<Value>([value]);
+  const seen = new Set<Value>(values);
   for (const v of seen) {
     if (v.op === "input" && Number(v.imm) >= first) found.add(Number(v.imm) - first);
     for (const a of v.args) seen.add(a);

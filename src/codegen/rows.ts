@@ -15,6 +15,8 @@ export interface RowReduce {
   readonly value: Value;
   /** Type of the result, as later formulas read it. Sums of bfloat16 and float16 are accumulated in float32 and rounded to it once. */
   readonly dtype: Dtype;
+  /** With the rule `pick`: number of the element whose value is the result. */
+  readonly at?: Value;
 }
 export interface RowOutput {
   readonly dtype: Dtype;

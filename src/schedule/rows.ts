@@ -30,7 +30,7 @@ function broadcastsByRow(shape: Shape, space: RowSpace): boolean {
 /** The space of an op on rows. */
 function spaceOf(node: Node): RowSpace | undefined {
   const x = node.inputs[0] as ArrayDesc;
-  const rank = node.op.rows && node.outputs.length === 1 ? node.op.rows.span(x, node.params) : undefined;
+  const rank = node.op.rows && node.outputs.length === 1 ? node.op.rows.span(x, node.params, node.inputs) : undefined;
   return rank === undefined || x.size === 0 ? undefined : { shape: x.shape, rank };
 }
 const sameSpace = (a: RowSpace | undefined, b: RowSpace): boolean => a !== undefined && a.rank === b.rank && sameShape(a.shape, b.shape);
@@ -207,9 +207,15 @@ class RowBuilder implements RowScope {
     this.outputs = outs.map((d) => ({ dtype: d.dtype, value: this.result(d), perRow: roleOfNode(d.node as Node, this.space) === "row" }));
   }
   reduce(rule: RowRule, value: Value, dtype: Dtype): Value {
-    let k = this.reduces.findIndex((r) => r.rule === rule && r.value === value && r.dtype === dtype);
-    if (k < 0) k = this.reduces.push({ rule, value, dtype }) - 1;
-    return this.e.input(this.first + k, dtype);
+    return this.add({ rule, value, dtype });
+  }
+  pick(value: Value, at: Value, dtype: Dtype): Value {
+    return this.add({ rule: "pick", value, dtype, at });
+  }
+  private add(made: RowReduce): Value {
+    let k = this.reduces.findIndex((r) => r.rule === made.rule && r.value === made.value && r.dtype === made.dtype && r.at === made.at);
+    if (k < 0) k = this.reduces.push(made) - 1;
+    return this.e.input(this.first + k, made.dtype);
   }
   count(dtype: Dtype): Value {
     const { shape, rank } = this.space;
