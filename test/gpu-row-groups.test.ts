@@ -2,7 +2,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { vulkanBackend } from "../src/backend/vulkan/index.ts";
 import * as mx from "../src/mx.ts";
-import { losses } from "../src/nn/losses.ts";
+import * as losses from "../src/nn/losses.ts";
 import { stats } from "../src/schedule/run.ts";
 import { chooseTestDevice } from "./helpers/gpu-scheduler.ts";
 import { skipReason } from "./helpers/vulkan.ts";

@@ -118,11 +118,14 @@ class Trial {
   private readonly space: RowSpace;
   private readonly gone: ReadonlySet<Node>;
   private readonly join: JoinProduct | undefined;
-  constructor(root: Node, role: Role, space: RowSpace, gone: ReadonlySet<Node>, join: JoinProduct | undefined) {
+  /** Asks about another trial; asks no further. */
+  private readonly nested: boolean;
+  constructor(root: Node, role: Role, space: RowSpace, gone: ReadonlySet<Node>, join: JoinProduct | undefined, nested = false) {
     this.root = root;
     this.space = space;
     this.gone = gone;
     this.join = join;
+    this.nested = nested;
     this.roles.set(root, role);
     for (const d of root.inputs) this.leaves.add(d);
     for (const [node, own] of this.roles) this.absorb(node, own);
@@ -137,12 +140,17 @@ class Trial {
       if (this.blocked.has(d) || wanted === undefined || d.readers > (this.reads.get(d) ?? 0)) continue;
       const seen = d.handles > 0 || (this.reads.get(d) ?? 0) < d.consumers;
       const outputs = 1 + this.stored.length + Number(seen);
-      if ((seen && p.op.view) || outputs > mostOutputs || this.leavesWith(d, p) + outputs > mostOperands || this.roles.size > mostNodes || this.join?.would(p, this.gone)) continue;
+      if ((seen && p.op.view) || outputs > mostOutputs || this.leavesWith(d, p) + outputs > mostOperands || this.roles.size > mostNodes || this.join?.would(p, this.gone) || this.endsAnother(p)) continue;
       if (seen) this.stored.push(p);
       this.leaves.delete(d);
       for (const x of p.inputs) this.leaves.add(x);
       this.roles.set(p, wanted);
     }
+  }
+  /** True for the end of a group on longer rows that gives one element for each: it costs nothing there, and more of what it is made of finds a place (losses and their mean). */
+  private endsAnother(p: Node): boolean {
+    if (this.nested || !fusible(p)) return false;
+    return spacesAbove(p).some((space) => sizeOf(space.shape) > sizeOf(this.space.shape) && roleOfNode(p, space) === "row" && new Trial(p, "row", space, this.gone, this.join, true).worth);
   }
   /** Operands once the group makes `d` itself; a mean needs the length of its rows as one more. */
   private leavesWith(d: ArrayDesc, p: Node): number {
