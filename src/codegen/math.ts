@@ -429,6 +429,9 @@ const wide: Partial<Record<ExprOp, (x: Value, y: Value) => Value>> = {
   log2: logBase(1, Math.LOG2E), log10: logBase(Math.LOG10E * Math.LN2, Math.LOG10E),
 };
 
+/** True for operations that are many instructions. */
+export const isMath = (op: ExprOp): boolean => op in direct || op in wide;
+
 /** The function `op` of lowered arguments (`b` only for atan2 and pow). */
 export function lowerMath(op: ExprOp, a: Value, b: Value | undefined): Value {
   const both = direct[op];

@@ -5,7 +5,7 @@
 import { type Dtype, complex64, float32, float64, int32, uint32, uint64 } from "../core/dtype.ts";
 import { type ScalarType, type Value, computeType, expr as e, isFloatType, isWide } from "../core/expr.ts";
 import { lower } from "./lower.ts";
-import type { RowReduce, RowRule } from "./rows.ts";
+import type { RowReduce } from "./rows.ts";
 
 /** How a part of two partial results becomes that of both. `first`: the index that goes with the greater key before it, the smaller one of equal keys. */
 export type Combination = "add" | "mul" | "min" | "max" | "first";
@@ -53,7 +53,7 @@ const truth = (x: Value): Value => {
   return e.ne(x, e.like(x, 0));
 };
 
-function partsOf(rule: RowRule, x: Value, dtype: Dtype, index: Value): { parts: Part[]; result: Value } {
+function partsOf({ rule, value: x, dtype, at }: RowReduce, index: Value): { parts: Part[]; result: Value } {
   if (rule === "sum" || rule === "prod") {
     const compute = computeType(dtype);
     // Sums of integers wrap, so the sign does not matter.
@@ -66,6 +66,11 @@ function partsOf(rule: RowRule, x: Value, dtype: Dtype, index: Value): { parts: 
     const all = rule === "all";
     const take = e.select(truth(x), e.const("u32", 1), e.const("u32", 0));
     return { parts: [{ type: "u32", combination: all ? "min" : "max", identity: all ? 1 : 0, take }], result: e.ne(e.input(0, uint32), e.const("u32", 0)) };
+  }
+  if (rule === "pick") {
+    // Of all elements but one the bits count as 0.
+    const take = e.select(e.eq(index, at as Value), e.bitcast(x, "u32"), e.const("u32", 0));
+    return { parts: [{ type: "u32", combination: "max", identity: 0, take }], result: e.bitcast(e.input(0, uint32), "f32") };
   }
   const type = word(x.type);
   const [low, high] = [e.const(type, 0), e.const(type, ones(type))];
@@ -88,9 +93,10 @@ function partsOf(rule: RowRule, x: Value, dtype: Dtype, index: Value): { parts: 
 }
 
 /** `index`: the place of an element in its row, of type u32. A text is the reason why there is none. */
-export function accumulatorOf({ rule, value, dtype }: RowReduce, index: Value): Accumulator | string {
+export function accumulatorOf(reduce: RowReduce, index: Value): Accumulator | string {
+  const { rule, value, dtype } = reduce;
   if (dtype === complex64 || (value.type === "c64" && rule !== "all" && rule !== "any")) return `cannot: ${rule} of complex numbers`;
-  const { parts, result } = partsOf(rule, value, dtype, index);
+  const { parts, result } = partsOf(reduce, index);
   return { parts, result: storedResult(result, dtype) };
 }
 

@@ -16,6 +16,8 @@ export interface LoweredReduce {
   readonly rule: RowRule;
   /** What is reduced, lowered; its type is that of the accumulators. */
   readonly value: Value;
+  /** With the rule `pick`: number of the element, lowered. */
+  readonly at?: Value;
   /** The result as the accumulators give it, and the bits that it is stored as, a lowered formula of `raw`. */
   readonly raw: Value;
   readonly bits: Value;
@@ -113,10 +115,10 @@ class RowEmitter {
     this.plan = plan;
     this.words = rowArguments(plan);
     const reduces = plan.passes.flat();
-    this.order = reachable([...reduces.map((r) => r.value), ...plan.outputs.map((o) => o.value)]);
+    this.order = reachable([...reduces.flatMap((r) => (r.at ? [r.value, r.at] : [r.value])), ...plan.outputs.map((o) => o.value)]);
     this.classify();
     plan.passes.forEach((reduces, i) => {
-      this.addPass(i, reduces, reduces.map((r) => r.value));
+      this.addPass(i, reduces, reduces.filter((r) => !r.at).map((r) => r.value));
     });
     const elements = plan.outputs.filter((o) => !o.perRow);
     if (elements.length > 0) this.addPass(plan.passes.length, [], elements.map((o) => o.value));
@@ -174,7 +176,10 @@ class RowEmitter {
   /** Values that are needed as such; the count of a constant shift is part of the instruction. */
   private markUsed(): void {
     for (const v of this.order) for (const a of shiftCount(v) === undefined ? v.args : v.args.slice(0, 1)) this.used.add(a);
-    for (const r of this.plan.passes.flat()) this.used.add(r.value);
+    for (const r of this.plan.passes.flat()) {
+      this.used.add(r.value);
+      if (r.at) this.used.add(r.at);
+    }
     for (const o of this.plan.outputs) this.used.add(o.value);
   }
   weight(): number {
@@ -225,7 +230,9 @@ class RowEmitter {
     this.emitFixed(rowStart);
     this.passes.forEach((p, i) => {
       if (p.reduces.length === 0) return;
-      this.emitPass(p, i);
+      for (const r of p.reduces) if (r.at) this.publish(r, this.emitPick(r.value, r.at));
+      const reduces = p.reduces.filter((r) => !r.at);
+      if (reduces.length > 0) this.emitPass({ ...p, reduces }, i);
       this.emitFixed(i + 1);
     });
     this.emitOutputs();
@@ -318,12 +325,14 @@ class RowEmitter {
     c.i32(round);
     c.op(op.i32_ge_u, op.br_if, 0, op.end, op.end);
     for (const r of reducers) r.endRounds();
-    this.emitTail(p, index, 4, (local) => {
+    const fours = (local: (v: Value, h: number) => number): void => {
       p.reduces.forEach((r, k) => {
         reducers[k]?.four(Array.from({ length: parts(r.value.type) }, (_, h) => local(r.value, h)));
       });
-    });
-    this.emitTail(p, index, 1, (local) => {
+    };
+    if (this.pairs(p) && !wide) this.emitTail(p, index, 4, 2, fours);
+    this.emitTail(p, index, 4, 1, fours);
+    this.emitTail(p, index, 1, 1, (local) => {
       p.reduces.forEach((r, k) => {
         reducers[k]?.one(local(r.value, 0));
       });
@@ -348,6 +357,30 @@ class RowEmitter {
     const local = this.newVector();
     this.c.set(local);
     return local;
+  }
+  /** The value of one element, in all lanes of a local. */
+  private emitPick(value: Value, at: Value): number {
+    const { c, plan } = this;
+    const nodes = reachable([value]).filter((v) => this.perElement.has(v));
+    c.get((this.fixed.get(at) as readonly number[])[0] as number);
+    c.lane(simd.i32x4_extract, 0);
+    c.set(lRounds);
+    for (const v of nodes) {
+      if (v.op !== "input") continue;
+      const i = Number(v.imm);
+      c.get(this.base(i));
+      c.get(lRounds);
+      if (plan.access[i] === "gather") c.get(this.gather(i));
+      else c.i32(plan.inputBytes[i] as number);
+      c.op(op.i32_mul, op.i32_add);
+      c.set(this.cursor(i));
+    }
+    const to = this.newVector();
+    this.emitBlock({ reduces: [], nodes, loaded: new Set() }, 1, 1, 0, [value], (_k, local) => {
+      c.get(local(value, 0));
+      c.set(to);
+    });
+    return to;
   }
   /** The first element's value, for the one place where a NaN counts. */
   private emitFirst(p: Pass, value: Value, reducer: FirstBest): void {
@@ -412,30 +445,35 @@ class RowEmitter {
     c.op(op.br_if, 0, op.end);
     for (const r of reducers) r.endBlock();
   }
-  /** What is left: `step` elements at a time. */
-  private emitTail(p: Pass, index: number, step: 1 | 4, use: (local: (v: Value, h: number) => number) => void): void {
-    this.emitLoop(p, index, step, 1, [...p.reduces.map((r) => r.value), ...this.storedBy(index)], (k, local) => {
+  /** What is left: `copies` times `step` elements at a time. */
+  private emitTail(p: Pass, index: number, step: 1 | 4, copies: number, use: (local: (v: Value, h: number) => number) => void): void {
+    this.emitLoop(p, index, step, copies, [...p.reduces.map((r) => r.value), ...this.storedBy(index)], (k, local) => {
       use(local);
       this.storeKept(index, k, step === 1, local);
     });
   }
   private emitLoop(p: Pass, index: number, step: number, copies: number, roots: readonly Value[], use: (k: number, local: (v: Value, h: number) => number) => void): void {
     const { c } = this;
+    const elements = step * copies;
     c.op(op.block, 0x40);
     c.get(lCount);
-    c.i32(step);
+    c.i32(elements);
     c.op(op.i32_lt_u, op.br_if, 0, op.loop, 0x40);
     this.emitBlock(p, step, copies, 0, roots, use);
-    this.advance(p, index, step);
-    c.getPlus(lCount, -step);
+    this.advance(p, index, elements);
+    c.getPlus(lCount, -elements);
     c.tee(lCount);
-    c.i32(step);
+    c.i32(elements);
     c.op(op.i32_ge_u, op.br_if, 0, op.end, op.end);
   }
   private copies(p: Pass): number {
-    let n = 0;
-    for (const v of p.nodes) n += weigh1(v);
+    const n = weighPass(p);
     return n <= 96 ? 4 : n <= 400 ? 2 : 1;
+  }
+  /** Whether what is left of a row is worth a loop of pairs of vectors: where the chain of instructions of one alone is long. */
+  private pairs(p: Pass): boolean {
+    const n = weighPass(p);
+    return n >= 16 && n <= 400;
   }
   /** Values that a pass keeps for later ones. */
   private storedBy(index: number): Value[] {
@@ -560,7 +598,7 @@ class RowEmitter {
     this.rewind(p, index);
     const roots = plan.outputs.filter((o) => !o.perRow).map((o) => o.value);
     const copies = this.copies(p);
-    for (const [step, n] of [...(copies > 1 ? [[4 * copies, copies]] : []), [4, 1], [1, 1]] as [number, number][]) {
+    for (const [step, n] of [...(copies > 1 ? [[4 * copies, copies]] : []), ...(copies > 2 && this.pairs(p) ? [[8, 2]] : []), [4, 1], [1, 1]] as [number, number][]) {
       this.emitLoopOut(p, index, step, n, roots);
     }
   }
@@ -590,4 +628,5 @@ class RowEmitter {
   }
 }
 
+const weighPass = ({ nodes }: Pass): number => nodes.reduce((n, v) => n + weigh1(v), 0);
 const weigh1 = (v: Value): number => (v.op === "input" ? 1 : v.op === "const" ? 0 : (v.op === "div" || v.op === "sqrt" ? 3 : v.op === "quot" ? 20 : 1) * parts(v.type));

@@ -120,12 +120,15 @@ export class Fold implements Reducer {
   /** Float extremes: the fast instruction passes NaN over, so NaN are noted. */
   private readonly nan: number | undefined;
   private readonly zero: number;
+  /** An element may count in several lanes and in any order, so that what is left of a row goes to the lanes of the total; these are combined last. */
+  private readonly anyOrder: boolean;
   constructor(c: Code, rule: RowRule, type: ScalarType, identity: number, zero: number, newVector: () => number) {
     this.c = c;
     this.rule = rule;
     this.type = type;
     this.identity = identity;
     this.zero = zero;
+    this.anyOrder = rule !== "sum" && rule !== "prod";
     this.x = Array.from({ length: 4 }, newVector);
     this.total = newVector();
     this.nan = isFloatType(type) && (rule === "max" || rule === "min") ? newVector() : undefined;
@@ -173,6 +176,9 @@ export class Fold implements Reducer {
     this.into(this.total, this.local(this.total), this.local(a));
   }
   endRounds(): void {
+    if (!this.anyOrder) this.combineLanes();
+  }
+  private combineLanes(): void {
     const { c, type, total, nan } = this;
     const lane = (i: number): Push => () => splatLane(c, this.local(total), type, i);
     const [a, b] = this.x as [number, number];
@@ -191,6 +197,10 @@ export class Fold implements Reducer {
     c.set(total);
   }
   four(ys: readonly number[]): void {
+    if (this.anyOrder) {
+      for (const y of ys) this.one(y);
+      return;
+    }
     const lanes = isWide(this.type) ? 2 : 4;
     for (const y of ys) for (let i = 0; i < lanes; i++) this.into(this.total, this.local(this.total), () => splatLane(this.c, this.local(y), this.type, i));
   }
@@ -198,6 +208,7 @@ export class Fold implements Reducer {
     this.into(this.total, this.local(this.total), this.local(y));
   }
   finish(): number {
+    if (this.anyOrder) this.combineLanes();
     return this.total;
   }
 }

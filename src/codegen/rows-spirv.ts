@@ -125,7 +125,7 @@ interface Formulas {
 const known = new Map<string, Formulas | string>();
 const knownLimit = 4096;
 function formulasOf(group: RowGroup): Formulas | string {
-  const key = `${group.inputs.length}:${group.reduces.map((r) => `${r.rule}${r.value.id}.${r.dtype.code}`).join()}:${group.outputs.map((o) => `${o.value.id}.${o.dtype.code}${o.perRow ? "r" : ""}`).join()}`;
+  const key = `${group.inputs.length}:${group.reduces.map((r) => `${r.rule}${r.value.id}.${r.at?.id ?? ""}.${r.dtype.code}`).join()}:${group.outputs.map((o) => `${o.value.id}.${o.dtype.code}${o.perRow ? "r" : ""}`).join()}`;
   let made = known.get(key);
   if (made === undefined) {
     if (known.size >= knownLimit) known.clear();
@@ -146,7 +146,7 @@ function makeFormulas(group: RowGroup, key: string): Formulas | string {
     if (typeof accumulator === "string") return accumulator;
     const parts = accumulator.parts.map((p) => ({ ...p, take: (lower([{ dtype: plainDtype[p.type], value: p.take }], target)[0] as Stored).value }));
     let phase = 0;
-    for (const v of reachable([reduce.value])) if (v.op === "input" && Number(v.imm) >= n) phase = Math.max(phase, 1 + (depth[Number(v.imm) - n] as number));
+    for (const v of reachable(reduce.at ? [reduce.value, reduce.at] : [reduce.value])) if (v.op === "input" && Number(v.imm) >= n) phase = Math.max(phase, 1 + (depth[Number(v.imm) - n] as number));
     depth.push(phase);
     phases[phase] ??= [];
     (phases[phase] as RowStepReduce[]).push({ index: k, parts, result: accumulator.result });

@@ -5,12 +5,13 @@
  * In place: an output of elements may lie over an input of the same element size that is row-major contiguous over the group's shape.
  */
 import { type Dtype, bool, float32, float64, int32, int64, uint32, uint64, uint8 } from "../core/dtype.ts";
-import { type ScalarType, type Value, expr as e, isWide } from "../core/expr.ts";
+import { type ScalarType, type Value, expr as e, isWide, reachable } from "../core/expr.ts";
 import { type Arg, type GeneratedKernel, type Launch, type Pointer, type Step, input, output, scratch } from "../core/op.ts";
 import { rowStrides, sizeOf } from "../core/shape.ts";
 import { type Group, type GroupInput, elementwiseLaunch, mergeDimensions } from "./elementwise.ts";
 import type { Access } from "./kernel.ts";
 import { lower } from "./lower.ts";
+import { isMath } from "./math.ts";
 import { type LoweredReduce, type RowPlan, emitRowKernel, longestRow, weighRows } from "./rows-kernel.ts";
 import type { RowGroup, RowReduce } from "./rows.ts";
 
@@ -18,11 +19,21 @@ import type { RowGroup, RowReduce } from "./rows.ts";
 const grainNanoseconds = 20000;
 /** A long row in pieces shorter than this is not worth a kernel of its own. */
 const leastPiece = 64;
+/**
+ * Where a hand-written kernel and one for elements would do the same, mathematical functions of the elements of shorter rows are computed faster by them: they take 16
+ * elements at a time, the latter across the ends of rows (bench/row-groups.ts: as a group 1.1 to 1.3 times the time on rows of 8 to 24, no more than in parts from 32 on).
+ */
+const shortRow = 32;
 
-/** Describes the launch of a group, or says why it has none; `input(i)` and `output(i)` count the group's operands in order. */
-export function rowsLaunch(group: RowGroup): Launch | string {
+/**
+ * Describes the launch of a group, or says why it has none; `input(i)` and `output(i)` count the group's operands in order. `forced`: reasons of speed ("slower: ...") that
+ * are no lack of a kernel do not count.
+ */
+export function rowsLaunch(group: RowGroup, forced = false): Launch | string {
   const sizes: number[] = [];
   const operands = { inputs: group.inputs.map((_, i) => input(i)), outputs: group.outputs.map((_, j) => output(j)) };
+  const slow = forced ? undefined : slowerThanParts(group);
+  if (slow !== undefined) return slow;
   const steps = stepsOf(group, operands, sizes);
   return typeof steps === "string" ? steps : { steps, scratch: sizes };
 }
@@ -45,12 +56,42 @@ function spaceOf({ shape, rank = 1, inputs }: RowGroup): Space {
   return { inner: part(cut, shape.length), outer: part(0, cut), n: sizeOf(shape.slice(cut)), rows: sizeOf(shape.slice(0, cut)) };
 }
 
+/** Why several kernels are faster than the group, or undefined. */
+function slowerThanParts(group: RowGroup): string | undefined {
+  const { reduces, outputs, ownKernel } = group;
+  const { inner, n } = spaceOf(group);
+  if (inner.dims.length <= 1 && n <= longestRow) {
+    if (!ownKernel || n >= shortRow) return undefined;
+    const dear = dearOf(group, [...reduces.map((r) => r.value), ...outputs.filter((o) => !o.perRow).map((o) => o.value)]);
+    return dear.length > 0 ? `slower: mathematical functions in rows of ${n} elements, shorter than ${shortRow}` : undefined;
+  }
+  const [first] = reduces as [RowReduce];
+  if (reduces.length === 1 && first.value.op === "input" && outputs.some((o) => !o.perRow)) return "slower: a long row is read as often as without a group";
+  return computedAgain(group) ? "slower: a long row's mathematical functions are computed in several passes" : undefined;
+}
+/** Mathematical functions of elements that values are made of. */
+function dearOf({ shape, rank = 1, inputs }: RowGroup, roots: readonly Value[]): Value[] {
+  const ofElements = (v: Value): boolean => reachable([v]).some((x) => x.op === "input" && inputs[Number(x.imm)]?.strides.slice(shape.length - rank).some((s) => s !== 0));
+  return reachable(roots).filter((v) => isMath(v.op) && ofElements(v));
+}
+/** True when such a function is part of what two passes compute, outputs counted as one. */
+function computedAgain(group: RowGroup): boolean {
+  const { inputs, reduces, outputs } = group;
+  const seen = new Set<Value>();
+  const passes = passesOf(reduces, inputs.length).map((pass) => pass.map((k) => (reduces[k] as RowReduce).value));
+  return [...passes, outputs.filter((o) => !o.perRow).map((o) => o.value)].some((roots) => {
+    const dear = dearOf(group, roots);
+    const again = dear.some((v) => seen.has(v));
+    for (const v of dear) seen.add(v);
+    return again;
+  });
+}
 function stepsOf(group: RowGroup, operands: Operands, sizes: number[]): Step[] | string {
   const space = spaceOf(group);
   const { inner, n, rows } = space;
   if (n === 0 || rows === 0) return "cannot: there are no elements";
   if (inner.dims.length <= 1 && n <= longestRow) return [kernelStep(group, space, operands)];
-  if (group.reduces.some((r) => r.rule === "argmax" || r.rule === "argmin")) return "slower: a long row's extreme is looked for in chunks";
+  if (group.reduces.some((r) => r.rule === "argmax" || r.rule === "argmin" || r.rule === "pick")) return "slower: one element of a long row is looked for in chunks";
   if (inner.dims.length > 1 && (inner.dims[0] as number) < leastPiece) return "slower: a row lies in short pieces";
   return longSteps(group, space, operands, sizes);
 }
@@ -99,7 +140,7 @@ const letter: Record<Access, string> = { unit: "u", row: "r", once: "o", gather:
 
 function structureOf(group: RowGroup, access: readonly Access[], outer: number, chunked: boolean): Structure {
   let key = "";
-  for (const r of group.reduces) key += `${r.rule}.${r.value.id}.${r.dtype.code},`;
+  for (const r of group.reduces) key += `${r.rule}.${r.value.id}.${r.at ? `${r.at.id}.` : ""}${r.dtype.code},`;
   for (const o of group.outputs) key += `${o.perRow ? "r" : ""}${o.value.id}.${o.dtype.code},`;
   for (const a of access) key += letter[a];
   key += outer;
@@ -139,12 +180,12 @@ const rawInputs = 1 << 10;
 export function planOf(group: RowGroup, access: readonly Access[], outer: number, chunked: boolean): RowPlan {
   const { inputs, reduces, outputs } = group;
   const lowered = lower([...reduces.map(({ value }) => ({ dtype: plainDtype[value.type] as Dtype, value })), ...outputs]);
-  const parts = reduces.map(({ rule, value, dtype }, k): LoweredReduce => {
+  const parts = reduces.map(({ rule, value, dtype, at }, k): LoweredReduce => {
     const type = rule === "argmax" || rule === "argmin" ? "u32" : value.type;
     const raw = e.input(rawInputs + k, type === "bool" ? bool : (plainDtype[type] as Dtype));
     const [stored] = lower([{ dtype, value: raw }]);
     const [result] = lower([{ dtype, value: e.input(inputs.length + k, dtype) }]);
-    return { rule, value: (lowered[k] as { value: Value }).value, raw, bits: (stored as { value: Value }).value, result: dtype === bool ? e.input(inputs.length + k, uint8) : (result as { value: Value }).value };
+    return { rule, value: (lowered[k] as { value: Value }).value, raw, bits: (stored as { value: Value }).value, result: dtype === bool ? e.input(inputs.length + k, uint8) : (result as { value: Value }).value, ...(at && { at: (lower([{ dtype: uint32, value: at }])[0] as { value: Value }).value }) };
   });
   return {
     passes: passesOf(reduces, inputs.length).map((pass) => pass.map((k) => parts[k] as LoweredReduce)),
@@ -158,7 +199,7 @@ export function planOf(group: RowGroup, access: readonly Access[], outer: number
 
 /** Numbers of the reductions of each pass: as early as what they need allows; values of 4 and of 8 bytes in passes of their own. */
 export function passesOf(reduces: readonly RowReduce[], first: number): number[][] {
-  const needs = reduces.map(({ value }) => resultsIn(value, first));
+  const needs = reduces.map(({ value, at }) => resultsIn(at ? [value, at] : [value], first));
   const passes: number[][] = [];
   const done = new Set<number>();
   while (done.size < reduces.length) {
@@ -170,10 +211,10 @@ export function passesOf(reduces: readonly RowReduce[], first: number): number[]
   }
   return passes;
 }
-/** Results of reductions (inputs from `first` on) that a value is made of. */
-function resultsIn(value: Value, first: number): Set<number> {
+/** Results of reductions (inputs from `first` on) that values are made of. */
+function resultsIn(values: readonly Value[], first: number): Set<number> {
   const found = new Set<number>();
-  const seen = new Set<Value>([value]);
+  const seen = new Set<Value>(values);
   for (const v of seen) {
     if (v.op === "input" && Number(v.imm) >= first) found.add(Number(v.imm) - first);
     for (const a of v.args) seen.add(a);

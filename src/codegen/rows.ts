@@ -16,6 +16,8 @@ export interface RowReduce {
   readonly value: Value;
   /** Type of the result, as later formulas read it. Sums of bfloat16 and float16 are accumulated in float32 and rounded to it once. */
   readonly dtype: Dtype;
+  /** With the rule `pick`: number of the element whose value is the result. */
+  readonly at?: Value;
 }
 export interface RowOutput {
   readonly dtype: Dtype;
@@ -39,6 +41,8 @@ export interface RowGroup {
   /** Value number `inputs.length + k` is the result of reduction k. */
   readonly reduces: readonly RowReduce[];
   readonly outputs: readonly RowOutput[];
+  /** Some of it is what a hand-written kernel computes with all its reductions (softmax, norms), so that less is saved than where each reduction is a pass. */
+  readonly ownKernel?: boolean;
   /** The builder that holds the values. */
   readonly expr: Expr;
 }

@@ -51,18 +51,20 @@ export interface Op<P extends object = object> {
  * How the elements of a row become one: as the op of that name does. Extremes: a NaN wins over all numbers. Arguments of extremes: the first of equals, and a NaN wins
  * only as the first element.
  */
-export type RowRule = "sum" | "prod" | "max" | "min" | "argmax" | "argmin" | "all" | "any";
+export type RowRule = "sum" | "prod" | "max" | "min" | "argmax" | "argmin" | "all" | "any" | "pick";
 /** What formulas on rows are made with. */
 export interface RowScope {
   readonly e: Expr;
   /** Reduces a value of each element to one of each row, of type `dtype`; `value` has the type that `dtype` is computed in (truth values for all and any). */
   reduce(rule: RowRule, value: Value, dtype: Dtype): Value;
+  /** The value of one element of each row: of number `at`, a u32 that is the same for all elements of a row and below their number. `value` is a float32. */
+  pick(value: Value, at: Value, dtype: Dtype): Value;
   /** Number of elements of a row, in a float type. */
   count(dtype: Dtype): Value;
 }
 export interface RowForm<P extends object = object> {
   /** How many of the last dimensions of input 0 make up a row, or undefined when the op with these parameters does something else. */
-  span(input: Aval, params: P): number | undefined;
+  span(input: Aval, params: P, inputs: readonly Aval[]): number | undefined;
   /** Sorted dimensions of input 0 that the op reduces where they are not the last ones, or undefined. Only of ops with a result per row whose formula has no places. */
   axes?(input: Aval, params: P): readonly number[] | undefined;
   /** The result is one element per row (dropped dimensions or dimensions of size 1), else it has the shape of input 0. */

@@ -55,7 +55,7 @@ class Explainer {
   tape(tape: readonly Node[]): void {
     const join = productJoiner(this.switches, () => this.gpu);
     const finish = epilogueJoiner(this.switches, () => this.gpu);
-    for (const item of fuse(tape, this.switches.fuse && !this.switches.check, rowsGrower(this.switches), join, finish)) this.item(item);
+    for (const item of fuse(tape, this.switches.fuse && !this.switches.check, rowsGrower(this.switches, join), join, finish)) this.item(item);
   }
   private item(item: Item): void {
     if (item.rows) {
@@ -101,8 +101,9 @@ class Explainer {
     const outs = [node, ...stored].map((n) => n.outputs[0] as ArrayDesc);
     const { group, leaves } = rowGroup(item, outs, (d) => this.of(d));
     const onGpu = node.stream.device.type === "gpu";
-    const made = onGpu ? this.gpu && gpuRowsLaunch(group, this.gpu, [...leaves, ...outs].map((d) => alignedPart(this.of(d)))) : (group.order ? columnsLaunch : rowsLaunch)(group);
+    const made = onGpu ? this.gpu && gpuRowsLaunch(group, this.gpu, [...leaves, ...outs].map((d) => alignedPart(this.of(d)))) : group.order ? columnsLaunch(group) : rowsLaunch(group, this.switches.forced("wasm/generated-rows"));
     if (made === undefined || typeof made === "string") {
+      if (made !== undefined) this.say(`${node.op.name}${withNames(absorbed)}: in parts; refused: ${onGpu ? "vulkan" : "wasm"}/generated-${group.order ? "columns" : "rows"}: ${made}`);
       this.inParts(item);
       return;
     }

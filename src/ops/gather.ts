@@ -2,9 +2,10 @@
 import type { Aval, MxArray, View } from "../core/array.ts";
 import type { StreamOrDevice } from "../core/device.ts";
 import { opError } from "../core/error.ts";
+import type { Value } from "../core/expr.ts";
 import { type Arg, type Pointer, type Step, defineOp, input, output } from "../core/op.ts";
 import { type Shape, broadcastShapes, collapseDims, formatShape, sizeOf } from "../core/shape.ts";
-import { int32, uint32 } from "../core/dtype.ts";
+import { float32, int32, uint32 } from "../core/dtype.ts";
 import { minimum, multiply } from "./binary.ts";
 import { astype } from "./cast.ts";
 import { arange, zeros, zerosLike } from "./creation.ts";
@@ -219,6 +220,8 @@ export function gather(op: string, x: MxArray, indices: readonly MxArray[], axes
   return gatherOp([x, ...list], { axes, at }, s)[0] as MxArray;
 }
 
+/** Longer rows are cut into chunks that would all have to look for the element. */
+const longestPick = 16384;
 const takeAlongAxisOp = defineOp<{ axis: number }>({
   name: "takeAlongAxis",
   vjp: ({ inputs: [x, i], cotangents: [g], needs, params: { axis } }) => {
@@ -241,6 +244,25 @@ const takeAlongAxisOp = defineOp<{ axis: number }>({
       move(result, n, a as Float64Array, flatIndex(shape, from), width);
     });
     return [result];
+  },
+  // One element of each row: the loss of a class.
+  rows: {
+    span: ({ shape, dtype }, { axis }, [, i]) => {
+      const { shape: places, dtype: kind } = i as Aval;
+      const last = shape.length - 1;
+      const one = axis === last && places[last] === 1 && places.every((n, d) => d === last || n === shape[d]);
+      return one && dtype.isFloat && dtype.size <= 4 && kind.isInteger && kind.size <= 4 && (shape[last] as number) <= longestPick ? 1 : undefined;
+    },
+    perRow: true,
+    formula(r, [x, i], _params, { dtype }) {
+      const { e } = r;
+      const index = i as Value;
+      const n = e.convert(r.count(float32), index.type);
+      const last = e.sub(n, e.like(n, 1));
+      const positive = index.type === "i32" ? e.select(e.lt(index, e.like(index, 0)), e.add(index, n), index) : index;
+      const inside = e.select(e.gt(positive, last), last, positive);
+      return r.pick(x as Value, e.convert(index.type === "i32" ? e.select(e.lt(inside, e.like(inside, 0)), e.like(inside, 0), inside) : inside, "u32"), dtype);
+    },
   },
   kernels: [
     {

@@ -3,7 +3,8 @@ import type { Aval, MxArray, View } from "../core/array.ts";
 import type { StreamOrDevice } from "../core/device.ts";
 import { bfloat16, type Dtype, float16, float32, float64, promote } from "../core/dtype.ts";
 import { opError } from "../core/error.ts";
-import { type Arg, defineOp, f32, type InputLayout, input, type Kernel, type Launch, output } from "../core/op.ts";
+import type { Value } from "../core/expr.ts";
+import { type Arg, defineOp, f32, type InputLayout, input, type Kernel, type Launch, output, type RowForm, type RowScope } from "../core/op.ts";
 import { formatShape, type Shape } from "../core/shape.ts";
 import type { Batching } from "../core/rules.ts";
 import { add, multiply, subtract } from "./binary.ts";
@@ -116,6 +117,19 @@ function definition(inputs: readonly MxArray[], params: NormParams, normalise: (
   const scaled = weight ? multiply(y, weight) : y;
   return [castTo(bias ? add(scaled, bias) : scaled, (inputs[0] as MxArray).dtype)];
 }
+/** The same as a formula on rows: `centre` makes of an element what is scaled. Nothing is rounded before the result is. */
+const rowsOf = (centre: (r: RowScope, x: Value) => Value): RowForm<NormParams> => ({
+  span: () => 1,
+  perRow: false,
+  formula(r, [x, ...rest], { eps, weight, bias }) {
+    const { e } = r;
+    const centred = centre(r, x as Value);
+    const squares = e.div(r.reduce("sum", e.mul(centred, centred), float32), r.count(float32));
+    let y = e.mul(centred, e.div(e.const("f32", 1), e.sqrt(e.add(squares, e.const("f32", eps)))));
+    if (weight) y = e.mul(y, rest[0] as Value);
+    return bias ? e.add(y, rest[weight ? 1 : 0] as Value) : y;
+  },
+});
 /** Rows are normalised one by one, so a batch is more rows; weights that differ within the batch take the definition. */
 const rules = {
   vjp: "composite",
@@ -129,6 +143,7 @@ const applyRms = defineOp<NormParams>({
   composite: (inputs, params) => definition(inputs, params, (x) => multiply(x, rsqrt(add(mean(square(x), -1, true), params.eps)))),
   infer: (inputs, params) => infer("rmsNorm", inputs, params),
   reference: (data, avals, params) => reference(data, avals, params, (row) => row.map((x) => x / Math.sqrt(average(row.map((v) => v * v)) + params.eps))),
+  rows: rowsOf((_r, x) => x),
   kernels: [kernelOf("rms")],
   gpu: gpuNorm("rms"),
 });
@@ -147,6 +162,7 @@ const applyLayer = defineOp<NormParams>({
       const deviation = Math.sqrt(average(row.map((x) => (x - mean) ** 2)) + params.eps);
       return row.map((x) => (x - mean) / deviation);
     }),
+  rows: rowsOf((r, x) => r.e.sub(x, r.e.div(r.reduce("sum", x, float32), r.count(float32)))),
   kernels: [kernelOf("layer")],
   gpu: gpuNorm("layer"),
 });

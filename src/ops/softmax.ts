@@ -72,6 +72,18 @@ const softmaxOp = defineOp({
       }),
     ),
   ],
+  rows: {
+    span: () => 1,
+    perRow: false,
+    // A row without a finite element gives NaN, whatever it is measured from.
+    formula(r, [x], _params, { dtype }) {
+      const { e } = r;
+      const wide = dtype === float64 ? float64 : float32;
+      const powers = e.exp(e.sub(x as Value, r.reduce("max", x as Value, wide)));
+      const total = r.reduce("sum", powers, wide);
+      return e.mul(powers, e.div(e.like(total, 1), total));
+    },
+  },
   kernels: [{ name: "wasm/softmax/softmax", inPlace: [0], launch: ([x]) => launchSoftmax(x as View) }],
   gpu: gpuSoftmax,
 });

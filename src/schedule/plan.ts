@@ -100,8 +100,12 @@ export function fuse(tape: readonly Node[], enabled: boolean, rows?: GrowRows, j
 /** Turns an item into a row group if that is worth it: absorbs into it, marks what is absorbed as gone, and keeps the counts of readers. */
 export type GrowRows = (item: Item, gone: Set<Node>) => boolean;
 
-/** The item that computes a node together with the product among its inputs, if one does: marks the product as gone, and keeps the counts of readers. */
-export type JoinProduct = (node: Node, gone: Set<Node>) => Item | undefined;
+export interface JoinProduct {
+  /** The item that computes a node together with the product among its inputs, if one does: marks the product as gone, and keeps the counts of readers. */
+  (node: Node, gone: Set<Node>): Item | undefined;
+  /** Whether there is one; changes nothing. */
+  would(node: Node, gone: ReadonlySet<Node>): boolean;
+}
 
 /** Adds to a group of elementwise nodes the product whose result they finish, if there is one: marks the product as gone, and keeps the counts of readers. */
 export type JoinEpilogue = (item: Item, gone: Set<Node>) => void;

@@ -6,7 +6,7 @@ import { add } from "../ops/binary.ts";
 import { residualOf } from "../ops/residual-gpu.ts";
 import { quantizedMatmul } from "../ops/quantized.ts";
 import { type Switches, routeGpu } from "./gate.ts";
-import type { JoinProduct } from "./plan.ts";
+import type { Item, JoinProduct } from "./plan.ts";
 import { routeTunedGpu } from "./tune.ts";
 
 /** `quantizedMatmul` with a further input that is added. Where no kernel of it is open, its definition is computed. */
@@ -58,13 +58,18 @@ function pays(node: Node, product: Node, switches: Switches, device: GpuDevice):
 /** What joins products on the GPU with the sums that they are part of, or undefined with `vulkan/residual` in MLX_DISABLE. `device` is asked for where there is such a sum. */
 export function productJoiner(switches: Switches, device: () => GpuDevice | undefined): JoinProduct | undefined {
   if (switches.disabled("vulkan/residual")) return undefined;
-  return (sum, gone) => {
+  const find = (sum: Node, gone: ReadonlySet<Node>): ReturnType<typeof productWithAddend> => {
     const found = sum.stream.device.type === "gpu" ? productWithAddend(sum) : undefined;
     const gpu = found && device();
-    if (!found || !gpu || gone.has(found.product) || !pays(found.node, found.product, switches, gpu)) return undefined;
+    return found && gpu && !gone.has(found.product) && pays(found.node, found.product, switches, gpu) ? found : undefined;
+  };
+  const join = (sum: Node, gone: Set<Node>): Item | undefined => {
+    const found = find(sum, gone);
+    if (!found) return undefined;
     gone.add(found.product);
     // The sum has its place, and the product has it too now.
     for (const d of found.product.inputs) d.readers--;
     return { node: found.node, absorbed: undefined, stored: undefined, product: found.product };
   };
+  return Object.assign(join, { would: (sum: Node, gone: ReadonlySet<Node>): boolean => find(sum, gone) !== undefined });
 }

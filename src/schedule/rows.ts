@@ -10,7 +10,7 @@ import { type Shape, rowStrides, sameShape, sizeOf } from "../core/shape.ts";
 import type { GroupInput } from "../codegen/elementwise.ts";
 import type { RowGroup, RowOutput, RowReduce } from "../codegen/rows.ts";
 import { type Switches, columnsOpen, rowsOpen } from "./gate.ts";
-import { type GrowRows, type Item, type RowSpace, fusible, mostNodes, mostOperands, mostOutputs } from "./plan.ts";
+import { type GrowRows, type Item, type JoinProduct, type RowSpace, fusible, mostNodes, mostOperands, mostOutputs } from "./plan.ts";
 import { columnsFit, heldShape, keptStrides, leadOf, orderOf, overSpace, reducedSize } from "./spaces.ts";
 
 /** Whether an array of a group holds elements of the space, or one element per row. */
@@ -30,7 +30,7 @@ function broadcastsByRow(shape: Shape, space: RowSpace): boolean {
 function spaceOf(node: Node): RowSpace | undefined {
   const x = node.inputs[0] as ArrayDesc;
   const form = node.outputs.length === 1 && x !== undefined && x.size > 0 ? node.op.rows : undefined;
-  const rank = form?.span(x, node.params);
+  const rank = form?.span(x, node.params, node.inputs);
   if (rank !== undefined) return { shape: x.shape, rank };
   const axes = form?.axes?.(x, node.params);
   return axes && { shape: x.shape, rank: axes.length, axes };
@@ -89,23 +89,23 @@ function spacesAbove(root: Node): RowSpace[] {
   return found;
 }
 
-/** What makes row groups of a tape where generated kernels for them may run. */
-export function rowsGrower(switches: Switches): GrowRows | undefined {
+/** What makes row groups of a tape where generated kernels for them may run. A sum that `join` has a product's kernel make stays with the product: a pass less. */
+export function rowsGrower(switches: Switches, join?: JoinProduct): GrowRows | undefined {
   const rows = { cpu: rowsOpen(switches, "wasm"), gpu: rowsOpen(switches, "vulkan") };
   const columns = { cpu: columnsOpen(switches, "wasm"), gpu: columnsOpen(switches, "vulkan") };
   if (!rows.cpu && !rows.gpu && !columns.cpu && !columns.gpu) return undefined;
   return (item, gone) => {
     const { type } = item.node.stream.device;
-    return growRows(item, gone, (space) => (space.axes ? columns[type] && columnsFit(space) : rows[type]));
+    return growRows(item, gone, (space) => (space.axes ? columns[type] && columnsFit(space) : rows[type]), join);
   };
 }
 /** Turns the item into a row group when its node is the end of one that is worth it. */
-function growRows(item: Item, gone: Set<Node>, open: (space: RowSpace) => boolean): boolean {
+function growRows(item: Item, gone: Set<Node>, open: (space: RowSpace) => boolean, join: JoinProduct | undefined): boolean {
   for (const space of spacesAbove(item.node)) {
     if (!open(space)) continue;
     const role = roleOfNode(item.node, space);
     if (role === undefined || item.node.op.view) continue;
-    const trial = new Trial(item.node, role, space, gone);
+    const trial = new Trial(item.node, role, space, gone, join);
     if (!trial.worth) continue;
     trial.settle(item);
     return true;
@@ -125,10 +125,15 @@ class Trial {
   private readonly root: Node;
   private readonly space: RowSpace;
   private readonly gone: ReadonlySet<Node>;
-  constructor(root: Node, role: Role, space: RowSpace, gone: ReadonlySet<Node>) {
+  private readonly join: JoinProduct | undefined;
+  /** Asks about another trial; asks no further. */
+  private readonly nested: boolean;
+  constructor(root: Node, role: Role, space: RowSpace, gone: ReadonlySet<Node>, join: JoinProduct | undefined, nested = false) {
     this.root = root;
     this.space = space;
     this.gone = gone;
+    this.join = join;
+    this.nested = nested;
     this.roles.set(root, role);
     for (const d of root.inputs) this.leaves.add(d);
     for (const [node, own] of this.roles) this.absorb(node, own);
@@ -143,12 +148,17 @@ class Trial {
       if (this.blocked.has(d) || wanted === undefined || d.readers > (this.reads.get(d) ?? 0)) continue;
       const seen = d.handles > 0 || (this.reads.get(d) ?? 0) < d.consumers;
       const outputs = 1 + this.stored.length + Number(seen);
-      if ((seen && p.op.view) || outputs > mostOutputs || this.leavesWith(d, p) + outputs > mostOperands || this.roles.size > mostNodes) continue;
+      if ((seen && p.op.view) || outputs > mostOutputs || this.leavesWith(d, p) + outputs > mostOperands || this.roles.size > mostNodes || this.join?.would(p, this.gone) || this.endsAnother(p)) continue;
       if (seen) this.stored.push(p);
       this.leaves.delete(d);
       for (const x of p.inputs) this.leaves.add(x);
       this.roles.set(p, wanted);
     }
+  }
+  /** True for the end of a group on longer rows that gives one element for each: it costs nothing there, and more of what it is made of finds a place (losses and their mean). */
+  private endsAnother(p: Node): boolean {
+    if (this.nested || !fusible(p)) return false;
+    return spacesAbove(p).some((space) => sizeOf(space.shape) > sizeOf(this.space.shape) && roleOfNode(p, space) === "row" && new Trial(p, "row", space, this.gone, this.join, true).worth);
   }
   /** Operands once the group makes `d` itself; a mean needs the length of its rows as one more. */
   private leavesWith(d: ArrayDesc, p: Node): number {
@@ -186,7 +196,8 @@ export function rowGroup(item: Item, outs: readonly ArrayDesc[], viewOf: (d: Arr
   const space = item.rows as RowSpace;
   const draft = new RowBuilder(item, outs, viewOf, unknownInputs);
   const made = new RowBuilder(item, outs, viewOf, draft.leaves.length);
-  const group: RowGroup = { shape: space.shape, inputs: made.inputs, reduces: made.reduces, outputs: made.outputs, expr };
+  const ownKernel = [item.node, ...(item.absorbed ?? [])].some(({ op }) => op.rows?.perRow === false);
+  const group: RowGroup = { shape: space.shape, inputs: made.inputs, reduces: made.reduces, outputs: made.outputs, ...(ownKernel && { ownKernel }), expr };
   const order = orderOf(space);
   if (!order) return { group: space.rank === 1 ? group : { ...group, rank: space.rank }, leaves: made.leaves };
   const inOrder = (of: readonly number[]): number[] => order.map((axis) => of[axis] as number);
@@ -215,9 +226,15 @@ class RowBuilder implements RowScope {
     this.outputs = outs.map((d) => ({ dtype: d.dtype, value: this.result(d), perRow: roleOfNode(d.node as Node, this.space) === "row" }));
   }
   reduce(rule: RowRule, value: Value, dtype: Dtype): Value {
-    let k = this.reduces.findIndex((r) => r.rule === rule && r.value === value && r.dtype === dtype);
-    if (k < 0) k = this.reduces.push({ rule, value, dtype }) - 1;
-    return this.e.input(this.first + k, dtype);
+    return this.add({ rule, value, dtype });
+  }
+  pick(value: Value, at: Value, dtype: Dtype): Value {
+    return this.add({ rule: "pick", value, dtype, at });
+  }
+  private add(made: RowReduce): Value {
+    let k = this.reduces.findIndex((r) => r.rule === made.rule && r.value === made.value && r.dtype === made.dtype && r.at === made.at);
+    if (k < 0) k = this.reduces.push(made) - 1;
+    return this.e.input(this.first + k, made.dtype);
   }
   count(dtype: Dtype): Value {
     const known = this.counts.get(dtype);

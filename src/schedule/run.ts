@@ -27,46 +27,14 @@ import { GpuRecorder } from "./record-gpu.ts";
 import { type PlannedEpilogue, closedName, epilogueJoiner, planEpilogue } from "./epilogue.ts";
 import { productJoiner } from "./residual.ts";
 import { keepStatistics } from "./statistics.ts";
+import { stats } from "./stats.ts";
 import { rowGroup, rowsGrower } from "./rows.ts";
 import { joinSiblings, rowsOnCpu, siblingsTogether } from "./siblings.ts";
 import { gpuSiblings, planSiblings } from "./siblings-gpu.ts";
 import { type Routed, type Tuned, dropTuned, routeTuned, routeTunedGpu, tunedText } from "./tune.ts";
 import { tuneFor, untuned } from "./tune-search.ts";
 
-/** What an evaluation did; read by tests and reports. */
-export interface EvalStats {
-  evaluations: number;
-  commands: number;
-  fusedGroups: number;
-  absorbedNodes: number;
-  /** Of those, the ones whose results were stored all the same. */
-  storedNodes: number;
-  /** Groups around reductions of rows; they count as fused groups as well. */
-  rowGroups: number;
-  /** Those of them that reduce columns. */
-  columnGroups: number;
-  /** Sums that a product's kernel made (schedule/residual.ts). */
-  productSums: number;
-  /** Products of one row whose command runs together with one before (schedule/siblings.ts). */
-  together: number;
-  /** Groups that a product's kernel finished (schedule/epilogue.ts); they do not count as fused groups. */
-  productEpilogues: number;
-  /** Launches of several products of one array (schedule/siblings-gpu.ts). */
-  siblingLaunches: number;
-  donations: number;
-  layoutCopies: number;
-  composites: number;
-  /** Dispatches on the GPU, and ops of GPU streams that ran on the CPU. */
-  dispatches: number;
-  fallbacks: number;
-  /** Arrays that were computed early (schedule/flush.ts). */
-  flushes: number;
-  /** Calls of compiled functions: plans that were made, evaluations by a plan that was there, evaluations op by op because there can be no plan. */
-  plansMade: number;
-  plansReused: number;
-  plansRefused: number;
-}
-export const stats: EvalStats = { evaluations: 0, commands: 0, fusedGroups: 0, absorbedNodes: 0, storedNodes: 0, rowGroups: 0, columnGroups: 0, productSums: 0, together: 0, productEpilogues: 0, siblingLaunches: 0, donations: 0, layoutCopies: 0, composites: 0, dispatches: 0, fallbacks: 0, flushes: 0, plansMade: 0, plansReused: 0, plansRefused: 0 };
+export { type EvalStats, stats } from "./stats.ts";
 
 /** Called for each recorded node with the kernel that runs it; set by debug tools. */
 export interface Tracer {
@@ -152,6 +120,8 @@ export class Evaluation {
   private onGpu = false;
   private readonly kept: Kept | undefined;
   private readonly planner: Planner | undefined;
+  /** Last nodes of row groups that are computed in parts, with the reason, while they are. */
+  private readonly declined = new Map<Node, string>();
   constructor(asynchronous: boolean, kept?: Kept, planner?: Planner) {
     this.kept = kept;
     this.planner = planner;
@@ -183,12 +153,14 @@ export class Evaluation {
     const device = (): GpuDevice => this.gpuRecorder().backend.device;
     const [join, finish] = [productJoiner(this.switches, device), epilogueJoiner(this.switches, device)];
     const nodes = enabled && !check ? keepStatistics(tape, this.switches) : tape;
-    const items = fuse(nodes, enabled && !check, rowsGrower(this.switches), join, finish);
+    const items = fuse(nodes, enabled && !check, rowsGrower(this.switches, join), join, finish);
     const launched = enabled && !check ? gpuSiblings(this.switches) : undefined;
     const joined = launched ? joinSiblings(items, launched) : items;
     for (const item of this.recorder.joins ? siblingsTogether(joined, rowsOnCpu) : joined) this.item(item);
   }
-  private report(node: Node, kernel: string, refused: readonly string[], absorbed: readonly Node[], tuned?: Tuned): void {
+  private report(node: Node, kernel: string, others: readonly string[], absorbed: readonly Node[], tuned?: Tuned): void {
+    const group = this.declined.get(node);
+    const refused = group === undefined ? others : [group, ...others];
     if (this.planner) {
       this.planner.recorded(node, kernel, refused, absorbed);
       return;
@@ -211,9 +183,11 @@ export class Evaluation {
     for (const d of node.inputs) if (d.epoch) settled(d);
     const rows = item.rows && this.plannedRows(item);
     const finished = item.epilogue && this.plannedEpilogue(item);
-    if ((item.rows && !rows) || (item.epilogue && !finished)) {
+    if (typeof rows === "string" || (item.epilogue && !finished)) {
       // None of the group is computed yet, all else that its last node needs is.
+      if (typeof rows === "string") this.declined.set(node, `${this.onGpu ? "vulkan" : "wasm"}/generated-${item.rows?.axes ? "columns" : "rows"}: ${rows}`);
       for (const part of fuse(tapeOf([node, ...(item.stored ?? [])].map((n) => n.outputs[0] as ArrayDesc)), true)) this.item(part);
+      this.declined.delete(node);
       return;
     }
     if (this.kept || this.planner) for (const n of [node, ...(item.absorbed ?? [])]) for (const d of n.inputs) this.recorder.reads(d);
@@ -421,20 +395,23 @@ export class Evaluation {
     this.launchGpu(launch, operands, node.outputs, kernel);
     this.report(node, kernel, [], absorbed);
   }
-  /** A row group and how it is computed, or undefined when it has to be computed in parts. */
-  private plannedRows(item: Item): PlannedRows | undefined {
+  /** A row group and how it is computed, or the reason why it has to be computed in parts. */
+  private plannedRows(item: Item): PlannedRows | string {
     this.onGpu = item.node.stream.device.type === "gpu";
     const outs = [item.node, ...(item.stored ?? [])].map((n) => n.outputs[0] as ArrayDesc);
     const { group, leaves } = rowGroup(item, outs, (d) => d);
     if (!this.onGpu) {
-      const launch = group.order ? columnsLaunch(group) : rowsLaunch(group);
-      return typeof launch === "string" ? undefined : { group, leaves, outs, launch };
+      const launch = group.order ? columnsLaunch(group) : rowsLaunch(group, this.switches.forced("wasm/generated-rows"));
+      return typeof launch === "string" ? launch : { group, leaves, outs, launch };
     }
     const gpu = this.gpuRecorder();
     const gpuLaunch = gpuRowsLaunch(group, gpu.backend.device, [...leaves, ...outs].map(alignedPart));
-    if (typeof gpuLaunch === "string") return undefined;
+    if (typeof gpuLaunch === "string") return gpuLaunch;
     const names = gpuLaunch.steps.map(generatedName);
-    if (names.some((n) => closedKernels.has(n)) || !gpu.ready(gpuLaunch, names[0] as string, [])) return undefined;
+    const closed = names.map((n) => closedKernels.get(n)).find((why) => why !== undefined);
+    if (closed !== undefined) return closed;
+    const refused: string[] = [];
+    if (!gpu.ready(gpuLaunch, names[0] as string, refused)) return refused[0] as string;
     return { group, leaves, outs, gpuLaunch };
   }
   private rows({ node, absorbed = [], stored = [] }: Item, { group, leaves, outs, launch, gpuLaunch }: PlannedRows): void {
