@@ -99,7 +99,7 @@ void put8(Target t, int m, int n, vec4 x, vec4 y) {
     }
     return;
   }
-  // Here N is a multiple of 8, rows begin at multiples of 16 bytes, and those of c do.
+  // Here N is a multiple of 8, rows begin at multiples of 16 bytes, and there is no c.
   if (n >= N) return;
   const int at = t.base + m * t.row + n;
   if ((flags & PARTS) != 0) {
@@ -108,11 +108,6 @@ void put8(Target t, int m, int n, vec4 x, vec4 y) {
   } else {
     x *= alpha;
     y *= alpha;
-    if ((flags & WITH_C) != 0) {
-      const uvec4 w = WidePtr(c).at[(t.c + m * cRow + n) / 8];
-      x += beta * vec4(wideElement(w, 0), wideElement(w, 1), wideElement(w, 2), wideElement(w, 3));
-      y += beta * vec4(wideElement(w, 4), wideElement(w, 5), wideElement(w, 6), wideElement(w, 7));
-    }
     WideOut(o).at[at / 8] = uvec4(pair(x.x, x.y), pair(x.z, x.w), pair(y.x, y.y), pair(y.z, y.w));
   }
 }

@@ -381,7 +381,7 @@ const planMatrix = (tiles?: readonly MatrixTile[]): Plan => (p, device, choices)
   const aWide = alongK[0] ? wideRows(p.a, 2) && whole(p.K) : wideColumns(p.a, 2) && whole(p.M);
   const bWide = alongK[1] ? wideColumns(p.b, 2) && whole(p.K) : wideRows(p.b, 2) && whole(p.N);
   // The result begins at a multiple of 256 bytes; products of an outer batch begin within it.
-  const oWide = whole(p.N) && whole(p.oAt) && (parts > 1 || !p.c || wideRows(p.c, 2));
+  const oWide = whole(p.N) && whole(p.oAt) && (parts > 1 || !p.c);
   return {
     shader: `matmul/coopmat_${p.suffix}`, constants: [...tileConstants(t, fragment, device.subgroupSize), ...[...alongK, aWide, bWide, oWide].map(Number), t.stages],
     groups: spreadGroups(groups * parts), parts, kPart, subgroupSize: device.subgroupSize,

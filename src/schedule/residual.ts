@@ -45,8 +45,11 @@ export function productWithAddend(sum: Node): { readonly node: Node; readonly pr
   return undefined;
 }
 
-/** Kernels that add an array for nothing. Products of few rows have others. */
-const paying: ReadonlySet<string> = new Set(["vulkan/matmul/tiled", "vulkan/matmul/coopmat", "vulkan/quantized/mm_tiled", "vulkan/quantized/mm_unpacked"]);
+/**
+ * Kernels that add an array for nothing. Products of few rows have others; those of matrix units store 16 bytes at a time only where nothing is added, and take sums as
+ * epilogues (epilogue.ts).
+ */
+const paying: ReadonlySet<string> = new Set(["vulkan/matmul/tiled", "vulkan/quantized/mm_tiled"]);
 
 /** True when the kernel that would compute the product computes the sum as well. What was measured for the product (tune.ts) says nothing about the sum. */
 function pays(node: Node, product: Node, switches: Switches, device: GpuDevice): boolean {
