@@ -24,7 +24,12 @@ const programs: Readonly<Record<string, (d: Data) => MxArray>> = {
   "softmax(x) y": ({ x, y }) => mx.multiply(mx.softmax(x, -1), y),
   "layerNorm(x + y)": ({ x, y, w, b }) => mx.fast.layerNorm(mx.add(x, y), w, b, 1e-5),
   "gelu(rmsNorm(x))": ({ x, w }) => nn.gelu(mx.fast.rmsNorm(x, w, 1e-5)),
+  "rmsNorm(x + y), and the sum": ({ x, y, w }) => {
+    const sum = mx.add(x, y);
+    return mx.concatenate([mx.fast.rmsNorm(sum, w, 1e-5), sum], 0);
+  },
   "rmsNorm(x) y": ({ x, y, w }) => mx.multiply(mx.fast.rmsNorm(x, w, 1e-5), y),
+  "cross entropy of 30 tanh(x / 30)": ({ x }) => nn.losses.crossEntropy(mx.multiply(mx.tanh(mx.multiply(x, 1 / 30)), 30), mx.zeros([x.shape[0] as number], mx.int32)),
   "argmax(x s)": ({ x }) => mx.argmax(mx.multiply(x, -1), -1),
   "sum(x y)": ({ x, y }) => mx.sum(mx.multiply(x, y), -1),
   "x - max(x)": ({ x }) => mx.subtract(x, mx.max(x, -1, true)),

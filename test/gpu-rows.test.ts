@@ -77,6 +77,10 @@ describe("modules", () => {
         const { reduces, value } = softmax(dtype);
         for (const shape of [[20000, 4], [5, 64], [7, 2048], [300, 5001], [1, 100000]]) check(`softmax-${dtype}-${shape}`, plain(shape, dtype, reduces, [element(value, dtype), perRow(e.input(2, dt.float32), dt.float32)]));
       }
+      for (const shape of [[5, 64], [300, 5001], [2, 10000]]) {
+        const picked = reduce("pick", e.input(0, dt.bfloat16), dt.bfloat16);
+        check(`pick-${shape}`, rowGroup(shape, [{ dtype: dt.bfloat16, values: [] }, { dtype: dt.uint32, values: [], strides: [1, 0] }], [{ ...picked, at: e.input(1, dt.uint32) }], [perRow(e.input(2, dt.bfloat16), dt.bfloat16)]));
+      }
       const strided: RowInput[] = [{ dtype: dt.float32, values: [], strides: [1, -7, 21] }, { dtype: dt.float16, values: [], strides: [0, 1, 0] }];
       check("strided", rowGroup([5, 7, 9], strided, [sum(e.mul(e.input(0, dt.float32), e.input(1, dt.float16)))], [element(e.sub(e.input(0, dt.float32), e.input(2, dt.float32)), dt.float32)]));
     } finally {
