@@ -1,4 +1,4 @@
-/** Order of quantized products of one row by several matrices (q/k/v, gate/up), so that their commands can run together (schedule/record.ts). */
+/** Order of quantized products of one row by several matrices (q/k/v, gate/up), so that their commands can run together (schedule/record.ts). Off: `wasm/together` in MLX_DISABLE. */
 import type { ArrayDesc } from "../core/array.ts";
 import type { Item } from "./plan.ts";
 
