@@ -3,13 +3,13 @@ import { SharedMemory } from "../src/backend/wasm/memory.ts";
 import { type CommandList, WorkerPool } from "../src/backend/wasm/pool.ts";
 
 /** Writes commands of one kernel each. */
-function list(pool: WorkerPool, shared: SharedMemory, commands: { entry: string | { key: string; bytes(): Uint8Array }; units: number; grain: number; args: number[] }[]): CommandList {
+function list(pool: WorkerPool, shared: SharedMemory, commands: { entry: string | { key: string; bytes(): Uint8Array }; units: number; grain: number; args: number[]; members?: number }[]): CommandList {
   const start = shared.reserve(commands.length * 48 + 64);
   const words = new Int32Array(shared.memory.buffer, 0, 2 ** 29);
   let at = start / 4;
   for (const c of commands) {
     const size = 6 + c.args.length + ((6 + c.args.length) & 1);
-    words.set([pool.modules.indexOf(c.entry), Math.ceil(c.units / c.grain), c.units, c.grain, (at + size) * 4, 0, ...c.args], at);
+    words.set([pool.modules.indexOf(c.entry), Math.ceil(c.units / c.grain), c.units, c.grain, (at + size) * 4, c.members ?? 0, ...c.args], at);
     at += size;
   }
   return { start, end: at * 4 };
@@ -66,6 +66,22 @@ describe.each([1, 2])("command lists on %i threads", (threads) => {
     expect(over).toBe(20);
     expect(p.busy).toBe(false);
     expect(new Set(read(at, n))).toEqual(new Set([want]));
+  });
+  it("run commands that belong together at the same time, and the next one after all of them", () => {
+    for (const threads of [1, 2, 4]) {
+      const p = make(threads);
+      const sizes = [700, 1, 300];
+      const arrays = sizes.map((n) => shared.reserve(4 * n));
+      const words = new Uint32Array(shared.memory.buffer);
+      sizes.forEach((n, i) => words.fill(1, (arrays[i] as number) / 4, (arrays[i] as number) / 4 + n));
+      const chain = (i: number, addend: number, members: number) => ({ entry: "probe/chain", units: sizes[i] as number, grain: 7, args: [arrays[i] as number, addend], members });
+      const commands = list(p, shared, Array.from({ length: 10 }, (_, r) => [chain(0, r, 2), chain(1, r, 0), chain(2, r, 0), chain(0, 1, 0), chain(1, 1, 1), chain(2, 1, 0)]).flat());
+      p.run(commands);
+      let want = 1;
+      for (let r = 0; r < 10; r++) want = (Math.imul((Math.imul(want, 3) + r) | 0, 3) + 1) >>> 0;
+      sizes.forEach((n, i) => expect(new Set(words.subarray((arrays[i] as number) / 4, (arrays[i] as number) / 4 + n)), `${threads} threads`).toEqual(new Set([want])));
+      p.stop();
+    }
   });
   it("a synchronous list after asynchronous ones waits for them", () => {
     const p = make(threads);

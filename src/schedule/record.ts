@@ -185,9 +185,10 @@ export class Recorder {
       scratch.push(s);
     }
     const first = found && launch.shared ? launch.shared.steps : 0;
+    const before = this.commands;
     for (let i = first; i < launch.steps.length; i++) this.step(launch.steps[i] as Step, inputs, outputs, scratch);
     if (launch.shared && !found) this.keepShared(inputs[0] as ArrayDesc, launch.shared.key, launch.shared.scratch.map((i) => scratch[i] as Storage));
-    const joined = launch.together === true && this.joins && this.join(found !== undefined, [...storagesOf(inputs), ...scratch], storagesOf(outputs));
+    const joined = launch.together === true && this.joins && this.commands > before && this.join(found !== undefined, [...storagesOf(inputs), ...scratch], storagesOf(outputs));
     for (const s of scratch) s.release();
     return joined;
   }

@@ -91,7 +91,7 @@ function regroup(items: readonly Item[], rule: SiblingRule, how: (members: reado
   return items.flatMap((item, i) => joined.get(i) ?? (gone.has(i) ? [] : [item]));
 }
 
-/** Products of one row on the CPU by several packed matrices, whose commands run side by side (schedule/record.ts). */
+/** Products of one row on the CPU by several packed matrices, whose commands run side by side (schedule/record.ts). Off: `wasm/together` in MLX_DISABLE. */
 export const rowsOnCpu: SiblingRule = {
   ops: new Set(["quantizedMatmul"]),
   most: 8,
