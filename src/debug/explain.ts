@@ -11,6 +11,7 @@ import { rowsLaunch } from "../codegen/rows-wasm.ts";
 import { type Switches, type Verdict, check, checkGpu, generatedClosed, readSwitches, satisfies } from "../schedule/gate.ts";
 import { type Item, fuse, tapeOf } from "../schedule/plan.ts";
 import { productJoiner } from "../schedule/residual.ts";
+import { keepStatistics } from "../schedule/statistics.ts";
 import { rowGroup, rowsGrower } from "../schedule/rows.ts";
 import { type Routed, routeTuned, routeTunedGpu, tunedText } from "../schedule/tune.ts";
 import { GroupBuilder, alignedPart, broadcastStrides, definitionOf, descsOf } from "../schedule/run.ts";
@@ -52,7 +53,8 @@ class Explainer {
 
   tape(tape: readonly Node[]): void {
     const join = productJoiner(this.switches, () => this.gpu);
-    for (const item of fuse(tape, this.switches.fuse && !this.switches.check, rowsGrower(this.switches), join)) this.item(item);
+    const enabled = this.switches.fuse && !this.switches.check;
+    for (const item of fuse(enabled ? keepStatistics(tape, this.switches) : tape, enabled, rowsGrower(this.switches), join)) this.item(item);
   }
   private item(item: Item): void {
     if (item.rows) {
