@@ -272,3 +272,37 @@ describe("transforms of the gradient", () => {
     expect(stats.composites - count).toBe(onGpu ? 1 : 0);
   });
 });
+
+describe("statistics of rows", () => {
+  const before = process.env["MLX_DISABLE"];
+  afterEach(() => {
+    if (before === undefined) delete process.env["MLX_DISABLE"];
+    else process.env["MLX_DISABLE"] = before;
+  });
+  const named = (name: string): Setting => settings.find((s) => s.name === name) as Setting;
+
+  it.each(["odd sizes, groups", "causal", "causal after a cache", "causal, rows without a key", "bool mask", "sinks, causal"])("%s: those that attention keeps give the gradients that new ones give", (name) => {
+    const setting = { ...named(name), shape: { ...named(name).shape, Tq: Math.max(8, named(name).shape.Tq) } };
+    for (const dtype of [mx.float32, mx.bfloat16]) {
+      const { inputs, rest, gradient } = dataOf(setting, dtype);
+      const f = mx.valueAndGrad((q: A, k: A, v: A, ...extra: A[]) => mx.sum(mx.multiply(gradient, mx.fast.scaledDotProductAttention(q, k, v, scale, ...rest(extra)))), [0, 1, 2]);
+      const results = ["", "wasm/attention/statistics"].map((disabled) => {
+        process.env["MLX_DISABLE"] = disabled;
+        const out = f(...(inputs as [A, A, A]));
+        const steps = mx.plan(out).steps.filter((s) => s.op.startsWith("scaledDotProductAttention"));
+        // Attention has a second output and its gradient one more input.
+        expect(steps.map((s) => s.writes.length), "the plan keeps statistics").toEqual(disabled ? [1, setting.sinks ? 4 : 3] : [2, setting.sinks ? 4 : 3]);
+        return [out[0], ...out[1]].map((x) => x.astype(mx.float32).tolist());
+      });
+      expect(results[0]).toEqual(results[1]);
+    }
+  });
+
+  it("attention that was computed before its gradient keeps none", () => {
+    process.env["MLX_DISABLE"] = "";
+    const { inputs, gradient } = dataOf(named("causal"), mx.float32);
+    const [outs, grads] = mx.vjp((q: A, k: A, v: A) => mx.fast.scaledDotProductAttention(q, k, v, scale, "causal"), inputs, [gradient]);
+    mx.eval(outs);
+    expect(mx.plan(grads).steps.filter((s) => s.op.startsWith("scaledDotProductAttention")).map((s) => s.writes.length)).toEqual([3]);
+  });
+});

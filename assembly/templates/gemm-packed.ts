@@ -246,10 +246,10 @@ function columnTile(rows: number, fused: boolean): string {
 function columnTile${rows}(a: usize, sa: i32, b: usize, c: usize, kc: i32, pitch: i32, first: bool): void {
 ${each((i) => `let c${i}0 = f32x4.splat(0), c${i}1 = f32x4.splat(0);`)}  for (let e = b + (<usize>kc << 5); b < e; b += ${unroll * 32}) {
 ${body}  }
-  if (first) {
-${each((i) => `  v128.store(c, c${i}0); v128.store(c, c${i}1, 16); c += pitch;`)}  } else {
-${each((i) => `  v128.store(c, f32x4.add(c${i}0, v128.load(c))); v128.store(c, f32x4.add(c${i}1, v128.load(c, 16)), 16); c += pitch;`)}  }
-}
+  if (!first) {
+    let p = c;
+${each((i) => `  c${i}0 = f32x4.add(c${i}0, v128.load(p)); c${i}1 = f32x4.add(c${i}1, v128.load(p, 16)); p += pitch;`)}  }
+${each((i) => `v128.store(c, c${i}0); v128.store(c, c${i}1, 16); c += pitch;`)}}
 `;
 }
 

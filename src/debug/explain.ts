@@ -13,6 +13,7 @@ import { type Switches, type Verdict, check, checkGpu, generatedClosed, readSwit
 import { type Item, fuse, tapeOf } from "../schedule/plan.ts";
 import { epilogueJoiner, planEpilogue } from "../schedule/epilogue.ts";
 import { productJoiner } from "../schedule/residual.ts";
+import { keepStatistics } from "../schedule/statistics.ts";
 import { rowGroup, rowsGrower } from "../schedule/rows.ts";
 import { type Routed, routeTuned, routeTunedGpu, tunedText } from "../schedule/tune.ts";
 import { GroupBuilder, alignedPart, broadcastStrides, definitionOf, descsOf } from "../schedule/run.ts";
@@ -55,7 +56,8 @@ class Explainer {
   tape(tape: readonly Node[]): void {
     const join = productJoiner(this.switches, () => this.gpu);
     const finish = epilogueJoiner(this.switches, () => this.gpu);
-    for (const item of fuse(tape, this.switches.fuse && !this.switches.check, rowsGrower(this.switches, join), join, finish)) this.item(item);
+    const enabled = this.switches.fuse && !this.switches.check;
+    for (const item of fuse(enabled ? keepStatistics(tape, this.switches) : tape, enabled, rowsGrower(this.switches, join), join, finish)) this.item(item);
   }
   private item(item: Item): void {
     if (item.rows) {

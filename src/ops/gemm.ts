@@ -126,8 +126,8 @@ function isDirect(p: Product): boolean {
 function directProduct(p: Product, choices: Choices): Launch {
   const inRows = p.a.column === 1;
   const cut = cutPacked(p, p.M, 1, choices);
-  // A k of a transposed operand is a cache line of its own, and steps of a power of two share few places of the first cache: 128 of them fit.
-  const blocks = inRows ? cut : { ...cut, columns: choices["columns"] || Math.min(cut.columns, 32), k: 128 };
+  // Narrow blocks of many rows read the panels of the right operand most often. Runs of k are those of the packed product, so that its sums have the same bits.
+  const blocks = inRows ? cut : { ...cut, columns: choices["columns"] || Math.min(cut.columns, 32) };
   const args = packedWords(p, { rows: p.M, row0: 0, count: 1, g0: 0, stride: (inRows ? p.a.row : p.a.column) * p.dtype.size }, blocks);
   args[0] = p.a.at;
   const units = Math.ceil(p.M / blocks.rows) * Math.ceil(p.N / blocks.columns);
