@@ -7,6 +7,7 @@
 import { applyMask, block, BLOCK_BYTES, cacheRow, ceilDiv, exp1, headOf, locate, NEG_INF, outputRow, packQueries, queryRow, SCRATCH, softmaxStep, up8, word } from "./lib/attention-block";
 import { ROW_TILE, scoreRows, weighRows } from "./lib/attention-rows";
 import { even, packKeys, packValues, scoreTile, TILE, weighTile } from "./lib/attention-tiles";
+import { scoreTilePaired, weighTilePaired } from "./lib/attention-pairs";
 import { even8, join8, load1, loadAny, madd, odd8, raw8, store1, store8 } from "./lib/half";
 
 // The words are those of lib/attention-block.ts.
@@ -144,7 +145,7 @@ function combine<T>(a: usize, begin: u32, end: u32): void {
   }
 }
 
-/** One block of rows against all its keys, which are packed tile by tile for all rows of the block. */
+/** One block of rows against all its keys, which are packed tile by tile for all rows of the block. Word 33: whether vectors are paired. */
 function tilesUnit<T>(a: usize, u: u32): void {
   locate(a, u);
   const rows = block(5);
@@ -161,6 +162,7 @@ function tilesUnit<T>(a: usize, u: u32): void {
   const keys = factors + 4 * rows4;
   const values = keys + 4 * TILE * even(d);
   const end = block(6);
+  const paired = word(a, 33) != 0;
 
   packQueries<T>(a, q, rows);
   memory.fill(o, 0, 4 * rows4 * ldo);
@@ -177,11 +179,13 @@ function tilesUnit<T>(a: usize, u: u32): void {
     const n = min<u32>(TILE, end - k0);
     packKeys<T>(k + k0 * stepK, stepK, n, d, keys);
     packValues<T>(v + k0 * stepV, stepV, n, dv, values);
-    scoreTile(q, rows4, keys, d, n, s);
+    if (paired) scoreTilePaired(q, rows4, keys, d, n, s);
+    else scoreTile(q, rows4, keys, d, n, s);
     // A causal mask hides nothing in tiles before the diagonal.
     if (word(a, 26) != 1 || <i32>(k0 + n) > <i32>(block(7) + block(3) + 1)) applyMask(a, s, TILE, k0, n);
     for (let r: u32 = 0; r < rows; r++) store<f32>(factors + 4 * r, softmaxStep(s + 4 * r * TILE, n, high + 4 * r, sum + 4 * r));
-    weighTile(s, rows4, values, dv, n, o, ldo, factors);
+    if (paired) weighTilePaired(s, rows4, values, dv, n, o, ldo, factors);
+    else weighTile(s, rows4, values, dv, n, o, ldo, factors);
   }
   for (let r: u32 = 0; r < rows; r++) {
     finishRow<T>(a, o + 4 * r * ldo, load<f32>(high + 4 * r), load<f32>(sum + 4 * r), headOf(r), <usize>word(a, 3) + outputRow(a, r) * dv * sizeof<T>());
