@@ -7,6 +7,7 @@
 import { applyMask, block, BLOCK_BYTES, cacheRow, ceilDiv, clearUnseen, exp1, findSeen, headOf, locate, maskSeen, NEG_INF, outputRow, packQueries, queryRow, SCRATCH, softmaxStep, up8, word } from "./lib/attention-block";
 import { ROW_TILE, scoreRows, weighRows } from "./lib/attention-rows";
 import { even, packKeys, packValues, scoreTile, TILE, weighTile } from "./lib/attention-tiles";
+import { scoreTilePaired, weighTilePaired } from "./lib/attention-pairs";
 import { even8, join8, load1, loadAny, madd, odd8, raw8, store1, store8 } from "./lib/half";
 
 // The words are those of lib/attention-block.ts.
@@ -144,7 +145,7 @@ function combine<T>(a: usize, begin: u32, end: u32): void {
   }
 }
 
-/** One block of rows against all its keys, which are packed tile by tile for all rows of the block. */
+/** One block of rows against all its keys, which are packed tile by tile for all rows of the block. Word 33: whether vectors are paired. */
 function tilesUnit<T>(a: usize, u: u32): void {
   locate(a, u);
   const rows = block(5);
@@ -162,6 +163,7 @@ function tilesUnit<T>(a: usize, u: u32): void {
   const keys = seen + 8 * rows4;
   const values = keys + 4 * TILE * even(d);
   const end = block(6);
+  const paired = word(a, 33) != 0;
 
   packQueries<T>(a, q, rows);
   memory.fill(o, 0, 4 * rows4 * ldo);
@@ -179,7 +181,8 @@ function tilesUnit<T>(a: usize, u: u32): void {
     packKeys<T>(k + k0 * stepK, stepK, n, d, keys);
     packValues<T>(v + k0 * stepV, stepV, n, dv, values);
     findSeen(a, k0, n, seen);
-    scoreTile(q, rows4, keys, d, n, s, seen);
+    if (paired) scoreTilePaired(q, rows4, keys, d, n, s, seen);
+    else scoreTile(q, rows4, keys, d, n, s, seen);
     maskSeen(a, s, TILE, k0, n, seen);
     for (let r: u32 = 0; r < rows; r++) {
       const count = load<u32>(seen + 4 * r);
@@ -187,7 +190,8 @@ function tilesUnit<T>(a: usize, u: u32): void {
       store<f32>(factors + 4 * r, count == 0 ? 1 : softmaxStep(row, min<u32>(n, up8(count)), high + 4 * r, sum + 4 * r));
       clearUnseen(row, count, n);
     }
-    weighTile(s, rows4, values, dv, o, ldo, factors, seen);
+    if (paired) weighTilePaired(s, rows4, values, dv, o, ldo, factors, seen);
+    else weighTile(s, rows4, values, dv, o, ldo, factors, seen);
   }
   const kept = <usize>word(a, 7);
   for (let r: u32 = 0; r < rows; r++) {

@@ -230,9 +230,9 @@ function gather4x8(a: usize, b: usize, n: u32, c: usize, ldc: u32): void {
 // `seen` of the next functions: for each row of the block the keys of the tile that count for it, then for each four rows the most of them (lib/attention-block.ts).
 
 /** Scores of the keys that count; panels of 8 keys that no row of four sees are left as they are. */
-export function scoreTile(q: usize, rows4: u32, panels: usize, d: u32, n: u32, s: usize, seen: usize): void {
+export function scoreTile(q: usize, rows4: u32, panels: usize, d: u32, n: u32, s: usize, seen: usize, from: u32 = 0): void {
   const most = seen + 4 * rows4;
-  for (let j: u32 = 0; j < n; j += 8) {
+  for (let j = from; j < n; j += 8) {
     for (let r: u32 = 0; r < rows4; r += 4) if (j < load<u32>(most + r)) score4x8(q + 4 * r * even(d), panels + 4 * j * even(d), even(d), s + 4 * (r * TILE + j), TILE);
   }
 }

@@ -52,7 +52,7 @@ const panelSource = (bits: Bits): string =>
 
 const tileRows = range(4);
 /** Steps of the panel in one pass of the innermost loop. */
-const unrolled = 8;
+const unrolled = 16;
 
 /** Products of one plane of a group; `vectors` of 4 columns. The rows' addresses differ in constants that do not grow: V8 keeps them in registers. */
 function planeLoop(vectors: number): string[] {
@@ -60,10 +60,10 @@ function planeLoop(vectors: number): string[] {
   for (const u of range(unrolled)) {
     const x = u ? `x${u}` : "x";
     if (u) out.push(`const x${u} = x + ${16 * u};`);
-    for (const n of range(vectors)) out.push(`const w${u}${n} = v128.load(${n < 2 ? "w" : "v"}, ${u * 32 + (n & 1) * 16});`);
+    for (const n of range(vectors)) out.push(`const c${u}${n} = v128.load(${n < 2 ? "w" : "v"}, ${u * 32 + (n & 1) * 16});`);
     for (const m of tileRows) {
-      out.push(`const x${u}${m} = v128.load_splat<u32>(${x}, ${m * 4});`);
-      for (const n of range(vectors)) out.push(`a${m}${n} = i32x4.add(a${m}${n}, i32x4.dot_i16x8_s(x${u}${m}, w${u}${n}));`);
+      out.push(`const r${u}${m} = v128.load_splat<u32>(${x}, ${m * 4});`);
+      for (const n of range(vectors)) out.push(`a${m}${n} = i32x4.add(a${m}${n}, i32x4.dot_i16x8_s(r${u}${m}, c${u}${n}));`);
     }
   }
   out.push(`x += ${16 * unrolled};`);

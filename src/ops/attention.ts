@@ -2,6 +2,7 @@
 import { type Aval, MxArray, type View } from "../core/array.ts";
 import type { StreamOrDevice } from "../core/device.ts";
 import { bfloat16, bool, float16, float32, int32, promote } from "../core/dtype.ts";
+import { engine } from "../core/engine.ts";
 import { opError } from "../core/error.ts";
 import { type Arg, type Choices, defineOp, type InputLayout, type Kernel, type Launch, type Op, output, scratch, type Step, type Tunables } from "../core/op.ts";
 import { formatShape } from "../core/shape.ts";
@@ -107,7 +108,7 @@ const tiles: Kernel<AttentionParams> = {
     const s = sizesOf(inputs);
     const blocks = tileBlocks(s, 32);
     // A second output is what `attentionKeeping` has.
-    const args = words(inputs, params, blocks, outputs.length > 1 ? output(1) : 0);
+    const args = [...words(inputs, params, blocks, outputs.length > 1 ? output(1) : 0), engine.pairing ? 1 : 0];
     return { steps: [{ entry: `attention/tiles_${kernelSuffix((inputs[0] as View).dtype)}`, args, units: unitsOf(s, blocks), grain: grainOf(s, blocks, choices) }] };
   },
 };
