@@ -27,7 +27,7 @@ export interface ColumnPlan {
 }
 
 /** Most columns of a unit. */
-export const widestBlock = 512;
+export const widestBlock = 1024;
 /** Bytes of scratch memory for what one reduction keeps of a block. */
 const slotBytes = 8 * widestBlock;
 

@@ -77,7 +77,7 @@ class Explainer {
     const outs = [node, ...stored].map((n) => n.outputs[0] as ArrayDesc);
     const { group, leaves } = rowGroup(item, outs, (d) => this.of(d));
     const onGpu = node.stream.device.type === "gpu";
-    const made = onGpu ? this.gpu && gpuRowsLaunch(group, this.gpu, [...leaves, ...outs].map((d) => alignedPart(this.of(d)))) : (group.order ? columnsLaunch : rowsLaunch)(group);
+    const made = onGpu ? this.gpu && gpuRowsLaunch(group, this.gpu, [...leaves, ...outs].map((d) => alignedPart(this.of(d)))) : group.order ? columnsLaunch(group, this.switches.forced("wasm/generated-columns")) : rowsLaunch(group);
     if (made === undefined || typeof made === "string") {
       for (const part of fuse(tapeOf(outs).filter((n) => n === node || absorbed.includes(n)), true)) this.item(part);
       return;

@@ -363,7 +363,7 @@ export class Evaluation {
     const outs = [item.node, ...(item.stored ?? [])].map((n) => n.outputs[0] as ArrayDesc);
     const { group, leaves } = rowGroup(item, outs, (d) => d);
     if (!this.onGpu) {
-      const launch = group.order ? columnsLaunch(group) : rowsLaunch(group);
+      const launch = group.order ? columnsLaunch(group, this.switches.forced("wasm/generated-columns")) : rowsLaunch(group);
       return typeof launch === "string" ? undefined : { group, leaves, outs, launch };
     }
     const gpu = this.gpuRecorder();
