@@ -55,6 +55,16 @@ const filled = (shape: number[], seed = 1): A => {
 };
 
 describe("plans", () => {
+  test("a sum of products over the first axis, and the products", () => {
+    const [x, y] = [filled([700, 40]), filled([700, 40], 2)];
+    const p = planned(
+      mx.tidy(() => {
+        const z = mx.multiply(x, y);
+        return [mx.sum(z, 0), z];
+      }),
+    );
+    expect(p.steps.map((s) => s.kernel)).toEqual(["wasm/generated-columns"]);
+  });
   test("softmax of a product", () => {
     const [x, y] = [filled([4, 8]), filled([8, 16], 2)];
     const p = planned(mx.tidy(() => mx.softmax(mx.multiply(mx.matmul(x, y), 0.5), -1)));

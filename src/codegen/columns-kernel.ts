@@ -27,7 +27,7 @@ export interface ColumnPlan {
 }
 
 /** Most columns of a unit. */
-export const widestBlock = 512;
+export const widestBlock = 1024;
 /** Bytes of scratch memory for what one reduction keeps of a block. */
 const slotBytes = 8 * widestBlock;
 
@@ -84,6 +84,8 @@ class ColumnEmitter {
   private readonly firstVector: number;
   private vectors = 0;
   private readonly free: number[] = [];
+  /** Which four of the columns at the cursors are computed. */
+  private four = 0;
 
   constructor(plan: ColumnPlan) {
     this.plan = plan;
@@ -334,7 +336,7 @@ class ColumnEmitter {
   private numberOf(r: LoweredReduce): number {
     return this.numbers.get(r.result) as number;
   }
-  /** for columns of the block, four at a time, then one by one; `advance` moves further cursors. */
+  /** for columns of the block, by steps of 16, 4 or 1, of which `body` computes four or one; `advance` moves further cursors. */
   private eachColumn(steps: readonly number[], body: (step: number) => void, advance: (step: number) => void): void {
     const { c } = this;
     c.op(op.global_get, 0);
@@ -347,7 +349,8 @@ class ColumnEmitter {
       c.get(lRest);
       c.i32(step);
       c.op(op.i32_lt_u, op.br_if, 0, op.loop, 0x40);
-      body(step);
+      for (this.four = 0; this.four < Math.max(1, step / 4); this.four++) body(Math.min(step, 4));
+      this.four = 0;
       advance(step);
       c.getPlus(lNarrow, 4 * step);
       c.set(lNarrow);
@@ -359,8 +362,12 @@ class ColumnEmitter {
       c.op(op.i32_ge_u, op.br_if, 0, op.end, op.end);
     }
   }
+  /** Bytes from the cursor of elements to the four at hand. */
+  private behind(bytes: number): number {
+    return 4 * this.four * bytes;
+  }
   private slotPlace(slot: number, type: Value["type"]): { pointer: number; offset: number } {
-    return { pointer: isWide(type) ? lWide : lNarrow, offset: slot * slotBytes };
+    return { pointer: isWide(type) ? lWide : lNarrow, offset: slot * slotBytes + (isWide(type) ? 32 : 16) * this.four };
   }
   private storeSlot(slot: number, type: Value["type"], step: number, locals: readonly number[]): void {
     const { pointer, offset } = this.slotPlace(slot, type);
@@ -405,7 +412,8 @@ class ColumnEmitter {
     }
     const perRows = Array.from({ length: rows }, (_, k) => this.rowValues(nodes, k));
     const copies = this.copies(nodes, rows);
-    this.eachColumn([4, 1], (step) => {
+    // Cache lines are used up at once: rows are often so far apart that their lines push each other out.
+    this.eachColumn(copies === deepest ? [16, 4, 1] : [4, 1], (step) => {
       const shared = this.columnValues(nodes, step);
       const made: ReadonlyMap<Value, readonly number[]>[] = [];
       for (let first = 0; first < rows; first += copies) made.push(...this.emitElements(nodes, roots, step, first, copies, perRows, shared));
@@ -413,7 +421,7 @@ class ColumnEmitter {
       for (const r of reduces) this.accumulate(r, step, made.map((_, k) => local(r.value, k)));
       for (const j of stores) {
         const o = plan.outputs[j] as LoweredOutput;
-        made.forEach((_, k) => emitStore(c, o.bytes, this.outCursor(j, k), step === 1, 0, local(o.value, k)));
+        made.forEach((_, k) => emitStore(c, o.bytes, this.outCursor(j, k), step === 1, this.behind(o.bytes), local(o.value, k)));
       }
       for (const m of made) for (const v of new Set(roots)) this.free.push(...(m.get(v) ?? []));
       for (const m of new Set([...shared.values()].flat())) this.free.push(m);
@@ -458,7 +466,7 @@ class ColumnEmitter {
         if (number !== undefined) this.loadSlot(2 * number + 1, v.type, step, h);
         else if (v.op !== "input") emitOp(c, v, h, (i, part) => c.get(((known.get(v.args[i] as Value) ?? this.fixed.get(v.args[i] as Value)) as readonly number[])[part] as number));
         else if (step === 1) emitSplat(c, v.dtype as Dtype, this.cursor(Number(v.imm), 0), 0);
-        else emitLoad(c, v.dtype as Dtype, this.cursor(Number(v.imm), 0), 16 * h);
+        else emitLoad(c, v.dtype as Dtype, this.cursor(Number(v.imm), 0), this.behind((v.dtype as Dtype).size) + 16 * h);
         c.set(local);
       });
       known.set(v, locals);
@@ -506,7 +514,7 @@ class ColumnEmitter {
         return;
       }
       if (step === 1) emitSplat(c, dtype, this.cursor(i, k), 0);
-      else emitLoad(c, dtype, this.cursor(i, k), 16 * h);
+      else emitLoad(c, dtype, this.cursor(i, k), this.behind(dtype.size) + 16 * h);
       c.set(local);
     });
     if (gathered && step === 1) {

@@ -6,7 +6,7 @@
  * In place: an output of elements may lie over an input of the same element size that is row-major contiguous over the group's shape.
  */
 import { type Dtype, bool } from "../core/dtype.ts";
-import { expr as e, reachable } from "../core/expr.ts";
+import { type Value, expr as e, reachable } from "../core/expr.ts";
 import { type Arg, type GeneratedKernel, type Launch, type Pointer, type Step, input, output, scratch } from "../core/op.ts";
 import { rowStrides, sizeOf } from "../core/shape.ts";
 import { type ColumnAccess, type ColumnPlan, emitColumnKernel, weighColumns, widestBlock } from "./columns-kernel.ts";
@@ -21,7 +21,7 @@ const longestColumn = 512;
 /** Fewer columns leave lanes of vectors empty. */
 const leastColumns = 8;
 /** Units that share the work well between threads, and the narrowest block of columns to make them: two cache lines. */
-const unitsWanted = 16;
+const unitsWanted = 8;
 const narrowestBlock = 32;
 
 interface Operands {
@@ -29,8 +29,10 @@ interface Operands {
   readonly outputs: readonly Pointer[];
 }
 
-/** Describes the launch of a group, or says why it has none; `input(i)` and `output(i)` count the group's operands in order. */
-export function columnsLaunch(group: RowGroup): Launch | string {
+/**
+ * Describes the launch of a group, or says why it has none; `input(i)` and `output(i)` count the group's operands in order. `forced`: thresholds of speed do not count.
+ */
+export function columnsLaunch(group: RowGroup, forced = false): Launch | string {
   const sizes: number[] = [];
   const operands = { inputs: group.inputs.map((_, i) => input(i)), outputs: group.outputs.map((_, j) => output(j)) };
   const place = placeOf(group);
@@ -40,10 +42,25 @@ export function columnsLaunch(group: RowGroup): Launch | string {
     return rowsLaunch(rows);
   }
   const { columns, n } = place;
-  if (columns < leastColumns) return "slower: there are few columns";
+  if (!forced && hasFunctions(group)) return "slower: functions cost more here than a pass over their results";
+  if (!forced && columns < leastColumns) return "slower: there are few columns";
   if (n <= longestColumn) return { steps: [kernelStep(group, place, operands)] };
   const steps = longSteps(group, place, operands, sizes);
   return { steps, scratch: sizes };
+}
+
+/** Operations that are one instruction or a few. Elementwise kernels compute others faster, because they leave out what is rare and contract products. */
+const basic = new Set<string>(["input", "const", "add", "sub", "mul", "div", "quot", "rem", "min", "max", "pmin", "pmax", "neg", "abs", "sqrt", "floor", "ceil", "trunc", "round", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor", "not", "shl", "shr", "select", "convert", "bitcast", "narrow", "complex", "re", "im"]);
+/** Whether elements are made by functions like exp; those of results do not count. */
+function hasFunctions({ inputs, reduces, outputs }: RowGroup): boolean {
+  const seen = new Set<Value>([...reduces, ...outputs.filter((o) => !o.perRow)].map((x) => x.value));
+  for (const v of seen) {
+    // Results of reductions alone are few.
+    if (!reachable([v]).some((x) => x.op === "input" && Number(x.imm) < inputs.length && inputs[Number(x.imm)]?.strides.some((s) => s !== 0))) continue;
+    if (!basic.has(v.op)) return true;
+    for (const a of v.args) seen.add(a);
+  }
+  return false;
 }
 
 /** The dimensions of a group: rows in one, columns in the innermost of the kept ones, the others around. Strides of inputs, then of the elements themselves. */

@@ -103,7 +103,7 @@ class Explainer {
     const outs = [node, ...stored].map((n) => n.outputs[0] as ArrayDesc);
     const { group, leaves } = rowGroup(item, outs, (d) => this.of(d));
     const onGpu = node.stream.device.type === "gpu";
-    const made = onGpu ? this.gpu && gpuRowsLaunch(group, this.gpu, [...leaves, ...outs].map((d) => alignedPart(this.of(d)))) : group.order ? columnsLaunch(group) : rowsLaunch(group, this.switches.forced("wasm/generated-rows"));
+    const made = onGpu ? this.gpu && gpuRowsLaunch(group, this.gpu, [...leaves, ...outs].map((d) => alignedPart(this.of(d)))) : group.order ? columnsLaunch(group, this.switches.forced("wasm/generated-columns")) : rowsLaunch(group, this.switches.forced("wasm/generated-rows"));
     if (made === undefined || typeof made === "string") {
       if (made !== undefined) this.say(`${node.op.name}${withNames(absorbed)}: in parts; refused: ${onGpu ? "vulkan" : "wasm"}/generated-${group.order ? "columns" : "rows"}: ${made}`);
       this.inParts(item);

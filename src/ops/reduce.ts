@@ -52,9 +52,9 @@ function idsOf(rule: Rule, from: Dtype, to: Dtype): { from: string; partial: str
 /** Fixed cuts of the reduced dimension: results must not depend on the number of threads. */
 const rowChunk = 16384;
 const columnChunk = 512;
-const columnWidth = 512;
-/** Units that share the work well between threads, and the narrowest block of columns to make them: two cache lines of float32. */
-const unitsWanted = 16;
+const columnWidth = 1024;
+/** Units that share the work well between threads, and the narrowest block of columns to make them: two cache lines of float32. Wide blocks read whole pages of each row. */
+const unitsWanted = 8;
 const narrowestBlock = 32;
 
 /** Chain of passes, innermost reduced section first. Each pass reduces n of [outer, n, inner]; what is cut into chunks takes a further pass. */

@@ -401,7 +401,7 @@ export class Evaluation {
     const outs = [item.node, ...(item.stored ?? [])].map((n) => n.outputs[0] as ArrayDesc);
     const { group, leaves } = rowGroup(item, outs, (d) => d);
     if (!this.onGpu) {
-      const launch = group.order ? columnsLaunch(group) : rowsLaunch(group, this.switches.forced("wasm/generated-rows"));
+      const launch = group.order ? columnsLaunch(group, this.switches.forced("wasm/generated-columns")) : rowsLaunch(group, this.switches.forced("wasm/generated-rows"));
       return typeof launch === "string" ? launch : { group, leaves, outs, launch };
     }
     const gpu = this.gpuRecorder();
