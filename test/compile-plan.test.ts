@@ -88,8 +88,8 @@ describe("a second call", () => {
     const { commands, dispatches, evaluations } = stats;
     mx.eval(results);
     expect([runs, stats.evaluations - evaluations, counted()]).toEqual([1, 1, { made: 1, reused: 1, refused: 0 }]);
-    // Ten products and ten groups of elementwise ops; the sum is made by the last of them.
-    expect(stats.commands + stats.dispatches - commands - dispatches).toBe(20);
+    // Ten products and ten groups of elementwise ops; the sum is made by the last of them. On the GPU, nine products make their groups (schedule/epilogue.ts).
+    expect(stats.commands + stats.dispatches - commands - dispatches).toBe(onGpu ? 11 : 20);
   });
   test("computes nothing before it is asked for, and nothing at all when nobody asks", () => {
     const f = mx.compile((x: A) => mx.softmax(mx.multiply(x, 2), -1));

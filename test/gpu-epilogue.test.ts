@@ -117,12 +117,26 @@ describe.skipIf(skipReason)("elementwise ops after a product on the GPU", () => 
     }
   });
   test.each([["float32", dt.float32], ["float16", dt.float16]] as const)("quantized products of %s, in one part and in several", (_, dtype) => {
-    for (const [M, K] of [[40, 64], [12, 1024]] as const) {
+    for (const [M, K] of [[40, 64], [36, 1024]] as const) {
       const [q, scales, biases] = mx.quantize(filled([32, K], 14, dtype), 64, 4) as [A, A, A];
       const [a, row, r] = [filled([M, K], 15, dtype), filled([32], 16, dtype), filled([M, 32], 17, dtype)];
       mx.eval(q, scales, biases);
       expect(same(() => mx.multiply(silu(mx.add(mx.quantizedMatmul(a, q, scales, biases, true, 64, 4), row)), r))).toBe(1);
     }
+  });
+  test("few rows: matrices along K, along N, and packed; sums that are not finite", () => {
+    const [a, along, row, r] = [filled([2, 256], 30), filled([40, 256], 31), filled([40], 32), filled([2, 40], 33)];
+    const across = mx.contiguous(along.T);
+    const [q, scales, biases] = mx.quantize(along, 64, 4) as [A, A, A];
+    const square = filled([40, 40], 34);
+    const huge = mx.where(mx.greater(a, 1.9), Number.POSITIVE_INFINITY, a);
+    mx.eval(across, q, scales, biases, huge);
+    const finish = (y: A, times: A): A => mx.multiply(silu(mx.add(y, row)), times);
+    expect(same(() => finish(mx.matmul(a, along.T), r))).toBe(1);
+    expect(same(() => finish(mx.matmul(a, across), r))).toBe(1);
+    expect(same(() => finish(mx.quantizedMatmul(a, q, scales, biases, true, 64, 4), r))).toBe(1);
+    // The result may lie over an operand, and elements that are not finite are made a second time.
+    expect(same(() => finish(mx.quantizedMatmul(huge, q, scales, biases, true, 64, 4), mx.matmul(r, square)))).toBe(1);
   });
   test("not where somebody else sees the product, nor where the kernel can not read an operand", () => {
     expect(same(() => {
@@ -132,7 +146,10 @@ describe.skipIf(skipReason)("elementwise ops after a product on the GPU", () => 
     const held = mx.matmul(X(), W());
     expect(outcome(() => mx.tanh(held)).groups).toBe(0);
     held.dispose();
-    expect(same(() => mx.tanh(mx.matmul(filled([4, 20], 18), W())))).toBe(0);
+    // The result of a column is made turned; products of few rows run side by side, and one with an epilogue would wait for the other.
+    expect(same(() => mx.tanh(mx.matmul(filled([20, 20], 18), filled([20, 2], 25))))).toBe(0);
+    const few = filled([4, 20], 18);
+    expect(same(() => mx.multiply(silu(mx.matmul(few, W())), mx.matmul(few, mx.exp(W()))))).toBe(0);
     expect(same(() => mx.multiply(mx.tanh(mx.matmul(X(), W())), filled([9, 1], 19)))).toBe(0);
     // What has the product's shape is joined, what is larger is not.
     expect(same(() => mx.multiply(mx.tanh(mx.matmul(X(), W())), filled([3, 2, 9, 16], 20)))).toBe(1);

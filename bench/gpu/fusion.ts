@@ -68,6 +68,8 @@ const rows: (() => Row)[] = [
   () => dense("bias, gelu, residual", mx.float32, 2048, 2048, (y, b, x) => mx.add(gelu(mx.add(y, b)), x)),
   () => quantized("silu, times x", 512, 2048, (y, x) => mx.multiply(silu(y), x)),
   () => quantized("residual", 512, 2048, (y, x) => mx.add(y, x)),
+  () => quantized("silu, times x", 1, 2048, (y, x) => mx.multiply(silu(y), x)),
+  () => dense("bias, gelu, residual", mx.bfloat16, 1, 2048, (y, b, x) => mx.add(gelu(mx.add(y, b)), x)),
   () => siblings("q, k, v", 1, 1024, [2048, 1024, 1024], true),
   () => siblings("gate, up", 1, 1024, [3072, 3072], true),
   () => siblings("q, k, v", 4, 1024, [2048, 1024, 1024], true),

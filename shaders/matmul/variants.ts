@@ -14,6 +14,8 @@ export const variants: Variants = {
   ...each("sum", "sum.comp"),
   ...each("tiled4e", "tiled.comp", { R: 4, EPILOGUE: 1 }),
   ...each("tiled8e", "tiled.comp", { R: 8, EPILOGUE: 1 }),
+  ...each("gemve", "gemv.comp", { EPILOGUE: 1 }),
+  ...each("gevme", "gevm.comp", { EPILOGUE: 1 }),
   ...each("sume", "sum.comp", { EPILOGUE: 1 }),
   coopmate_f16: { source: "coopmat.comp", defines: { T: 1, EPILOGUE: 1 } },
   coopmate_bf16: { source: "coopmat.comp", defines: { T: 2, EPILOGUE: 1 } },

@@ -28,6 +28,11 @@ layout(constant_id = 11) const bool wWide = false;
 // Steps, lanes and subgroups divide the row exactly.
 layout(constant_id = 12) const bool even = false;
 
+#ifdef EPILOGUE
+layout(constant_id = 13) const uint flags = 0;
+#include "common/epilogue.glsl"
+#endif
+
 #ifdef SIBLINGS
 // Up to three matrices, one behind the other; a workgroup chooses one of them.
 #ifdef FLOATS
@@ -76,6 +81,9 @@ layout(push_constant) uniform Push {
   U32Ptr biases;
 #endif
   U32Ptr y;
+#ifdef EPILOGUE
+  U32Ptr e0, e1, e2, e3, e4, e5;
+#endif
 #ifdef GATHER
   U32Ptr lhs;
   U32Ptr rhs;
@@ -92,6 +100,21 @@ layout(push_constant) uniform Push {
   uint matricesOfW;
 #endif
 };
+#endif
+
+#ifdef EPILOGUE
+float operand(U32Ptr p, uint kind, uint at, uint n) {
+  if (kind == NO_OPERAND) return 0;
+  return fromBits(readBits(p, uint(placeIn(kind, int(at), int(n))), outType), outType);
+}
+// Stores column n of a row of y. Once only: y may lie over an operand.
+void put(uint row, uint n, float sum) {
+  const uint at = row * N + n;
+  const float v = epilogue(sum, operand(e0, KIND(0), at, n), operand(e1, KIND(1), at, n), operand(e2, KIND(2), at, n), operand(e3, KIND(3), at, n), operand(e4, KIND(4), at, n), operand(e5, KIND(5), at, n));
+  writeBits(y, at, toBits(v, outType), outType);
+}
+#else
+#define put(row, n, sum) writeBits(y, (row) * N + (n), toBits(sum, outType), outType)
 #endif
 
 // Units that the workgroup works on at once, and the distance of a unit's vectors in shared memory: odd, so that writes do not meet in one bank.
@@ -274,7 +297,10 @@ void main() {
     [[unroll]] for (uint m = 0; m < tile; m++) {
       const uint i = r * tile + m;
       if ((floatBitsToUint(sums[i]) & 0x7f800000u) == 0x7f800000u) wrong |= 1u << i;
-      if (row0 + r < N && m0 + m < M && lane == i % sub) writeBits(y, (yFirst + m0 + m) * N + row0 + r, toBits(sums[i], outType), outType);
+#ifdef EPILOGUE
+      else
+#endif
+      if (row0 + r < N && m0 + m < M && lane == i % sub) put(yFirst + m0 + m, row0 + r, sums[i]);
     }
   }
   for (uint i = 0; wrong != 0; i++, wrong >>= 1) {
@@ -282,6 +308,6 @@ void main() {
     const uint m = m0 + i % tile;
     if ((wrong & 1u) == 0 || r >= N || m >= M) continue;
     const float sum = exactRow(xFirst + m, wFirst + r);
-    if (lane == i % sub) writeBits(y, (yFirst + m) * N + r, toBits(sum, outType), outType);
+    if (lane == i % sub) put(yFirst + m, r, sum);
   }
 }

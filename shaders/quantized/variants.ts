@@ -13,6 +13,7 @@ const perMode = (name: string, source: string, defines: Variant["defines"] = {})
 export const variants: Variants = {
   ...perBits("qmv", "qmv.comp"),
   ...perBits("qmv_siblings", "qmv.comp", { SIBLINGS: 1 }),
+  ...perBits("qmve", "qmv.comp", { EPILOGUE: 1 }),
   ...perBits("gather_qmv", "qmv.comp", { GATHER: 1 }),
   ...perBits("qvm", "qvm.comp"),
   ...perBits("gather_qvm", "qvm.comp", { GATHER: 1 }),

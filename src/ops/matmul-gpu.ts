@@ -454,11 +454,12 @@ export const gpuMatmul: readonly GpuKernel[] = kernelsOf(dense);
  * `finish`, in the result's dtype, row-major.
  */
 export function matmulEpilogue(kernel: string, inputs: readonly View[], [out]: readonly View[], finish: ProductEpilogue, device: GpuDevice, choices: Choices = {}): GpuLaunch | string {
-  const plans: Readonly<Record<string, Plan>> = { "vulkan/matmul/tiled": (p, _device, c) => planTiled(p, c), "vulkan/matmul/coopmat": planMatrix() };
+  const plans: Readonly<Record<string, Plan>> = { "vulkan/matmul/tiled": (p, _device, c) => planTiled(p, c), "vulkan/matmul/coopmat": planMatrix(), "vulkan/matmul/gemv": planFewRows };
   const plan = plans[kernel];
   if (!plan) return `cannot: ${kernel} takes no epilogue`;
   const [product, ...more] = productsOf(inputs.slice(0, 2), out as View, {});
   if (!product || more.length > 0) return "cannot: several products";
+  if (kernel === "vulkan/matmul/gemv" && fewFirst(product) !== product) return "cannot: the result is made turned";
   const reached = inputs.slice(2).filter((_, k) => finish.kinds[k] !== "value");
   if (kernel === "vulkan/matmul/coopmat" && reached.some((v) => (v.offset * v.dtype.size) % 16 !== 0)) return "cannot: an operand does not begin at a multiple of 16 bytes";
   return stepsWithEpilogue(product, plan(product, device, choices), finish);

@@ -3,6 +3,7 @@ import type { View } from "../core/array.ts";
 import { type GpuDevice, type GpuGate, type GpuKernel, type GpuLaunch, type GpuPointer, type GpuStep, gpuInput, gpuOutput, gpuScratchIn, gpuScratchOut, groupLimit, spreadGroups } from "../core/gpu.ts";
 import type { Tunables } from "../core/op.ts";
 import { sizeOf } from "../core/shape.ts";
+import { type ProductEpilogue, epilogueBuffers, epilogueShader, kindBits } from "./matmul-gpu.ts";
 import { type Packing, type ProductParams, last, rowsOf } from "./quantized-launch.ts";
 
 /** Element types as the shaders number them (shaders/quantized/elements.glsl). */
@@ -97,6 +98,16 @@ export function qmvShape(N: number, K: number, M: number, xBytes: number, device
   return { rows, steps, split, subgroups: Math.min(Math.ceil(wanted / split), Math.max(1, Math.floor(most / split))) * split };
 }
 
+/** As `launchQmv`, its result finished by an epilogue, whose operands are inputs from 4 on. */
+export function qmvEpilogue(inputs: readonly View[], outputs: readonly View[], p: ProductParams, finish: ProductEpilogue, device: GpuDevice, given?: Partial<QmvShape>): GpuLaunch {
+  const { steps } = launchQmv(inputs.slice(0, 4), outputs, p, device, given);
+  return {
+    steps: steps.map((s) => ({
+      ...s, shader: epilogueShader(s.shader as string, finish), constants: [...(s.constants ?? []), kindBits(finish.kinds)], buffers: [...s.buffers, ...epilogueBuffers(finish.kinds, 4, gpuInput(0))],
+    })),
+  };
+}
+
 export function launchQmv(inputs: readonly View[], [out]: readonly View[], p: ProductParams, device: GpuDevice, given?: Partial<QmvShape>): GpuLaunch {
   const [x, w, s] = inputs as readonly [View, View, View];
   const lhs = inputs[indicesAt(p)];
@@ -126,7 +137,7 @@ export function launchQmv(inputs: readonly View[], [out]: readonly View[], p: Pr
   return { steps: made };
 }
 
-/** Products of one x, and inputs of one of them from `first` on. */
+/** Most products of `launchQmvSiblings`. */
 export const mostSiblings = 3;
 /**
  * Up to three products of few rows of x with packed [N, K] in one launch, the same bits as one after the other: how a row's sum is made depends on K alone. Inputs: x, then the
@@ -149,11 +160,12 @@ export function launchQmvSiblings([x, ...packed]: readonly View[], outs: readonl
     Number((K / 32) % (steps * split * sub) === 0),
   ];
   const perGroup = rows * (subgroups / split);
-  const [gx, gy] = spreadGroups(outs.reduce((n, o) => n + Math.ceil(last(o) / perGroup), 0));
+  const groups = outs.reduce((n, o) => n + Math.ceil(last(o) / perGroup), 0);
+  if (groups > groupLimit) return undefined;
   // A matrix that is not there has no rows.
   const buffers = Array.from({ length: mostSiblings }, (_, i) => [...packedFrom(1 + (i < outs.length ? i : 0) * each, p), gpuOutput(i < outs.length ? i : 0)]).flat();
   const sizes = Array.from({ length: mostSiblings }, (_, i) => (i < outs.length ? last(outs[i] as View) : 0));
-  return { steps: [{ shader: `quantized/qmv_siblings_${buildOf(p)}`, constants, ...fixed(device), buffers: [gpuInput(0), ...buffers], words: [M, ...sizes, K / 32, 0], groups: [gx, gy, Math.ceil(M / tile)] }] };
+  return { steps: [{ shader: `quantized/qmv_siblings_${buildOf(p)}`, constants, ...fixed(device), buffers: [gpuInput(0), ...buffers], words: [M, ...sizes, K / 32, 0], groups: [groups, 1, Math.ceil(M / tile)] }] };
 }
 
 /** Rows of x from which kernels for many rows are faster. */

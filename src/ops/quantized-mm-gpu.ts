@@ -4,7 +4,7 @@ import { env } from "../core/env.ts";
 import { type GpuDevice, type GpuKernel, type GpuLaunch, type GpuPointer, type GpuStep, gpuInput, gpuOutput, gpuScratchIn, gpuScratchOut, halfNeeds, matrixNeeds, spreadGroups } from "../core/gpu.ts";
 import type { Choices } from "../core/op.ts";
 import { type MatrixTile, type Parts, type ProductEpilogue, chooseTile, divide, epilogueBuffers, epilogueShader, gpuMatmul, kindBits, matmulEpilogue, matrixShape, tileConstants, tilesFor, whenFull } from "./matmul-gpu.ts";
-import { gpuDequantize } from "./quantized-gpu.ts";
+import { gpuDequantize, qmvEpilogue } from "./quantized-gpu.ts";
 import { type ProductParams, last, rowsOf } from "./quantized-launch.ts";
 
 const suffixes: Readonly<Record<string, string>> = { float32: "f32", float16: "f16", bfloat16: "bf16" };
@@ -194,6 +194,7 @@ export const gpuQuantizedResidual: readonly GpuKernel<ProductParams>[] = [unpack
 /** As `matmulEpilogue`, for quantizedMatmul with integers; the operands of `finish` come after the product's four inputs. */
 export function quantizedEpilogue(kernel: string, inputs: readonly View[], outputs: readonly View[], p: ProductParams, finish: ProductEpilogue, device: GpuDevice, choices: Choices = {}): GpuLaunch | string {
   if (p.mode) return `cannot: the quantization is ${p.mode}`;
+  if (kernel === "vulkan/quantized/qmv") return qmvEpilogue(inputs, outputs, p, finish, device, choices);
   if (kernel === "vulkan/quantized/mm_tiled") return launchTiled(inputs, outputs, p, choices, finish);
   if (kernel !== "vulkan/quantized/mm_unpacked") return `cannot: ${kernel} takes no epilogue`;
   let why: string | undefined;

@@ -16,8 +16,10 @@ import { type Switches, closedKernels, generatedClosed, satisfies } from "./gate
 import type { Item, JoinEpilogue } from "./plan.ts";
 import { routeTunedGpu } from "./tune.ts";
 
-/** Kernels that end with an epilogue. Products of few rows have others: they are short of bytes, not of passes. */
-const finishing: ReadonlySet<string> = new Set(["vulkan/matmul/tiled", "vulkan/matmul/coopmat", "vulkan/quantized/mm_tiled", "vulkan/quantized/mm_unpacked"]);
+/** Kernels that end with an epilogue, for many rows and for few. */
+const manyRows = ["vulkan/matmul/tiled", "vulkan/matmul/coopmat", "vulkan/quantized/mm_tiled", "vulkan/quantized/mm_unpacked"];
+const fewRows: ReadonlySet<string> = new Set(["vulkan/matmul/gemv", "vulkan/quantized/qmv"]);
+const finishing: ReadonlySet<string> = new Set([...manyRows, ...fewRows]);
 /** Inputs that are the product's own; what comes after them is added (addmm). */
 const operandCounts: Readonly<Record<string, number>> = { matmul: 2, addmm: 2, quantizedMatmul: 4 };
 const dtypes: ReadonlySet<string> = new Set(["float32", "float16", "bfloat16"]);
@@ -59,6 +61,12 @@ function finishedProduct(item: Item, gone: ReadonlySet<Node>): Node | undefined 
   return undefined;
 }
 
+/** The group reads another product of the same array (silu(x A) * x B). Kernels of few rows run side by side; finishing one of them would make it wait for the other. */
+function waitsForSibling(p: Node, { node, absorbed = [] }: Item): boolean {
+  const sibling = ({ node: n }: ArrayDesc): boolean => n !== undefined && n !== p && operandCounts[n.op.name] !== undefined && n.inputs[0] === p.inputs[0];
+  return [node, ...absorbed].some((n) => n.inputs.some(sibling));
+}
+
 /** What joins groups of elementwise nodes with the products that they finish, or undefined with `vulkan/epilogue` in MLX_DISABLE. `device` is asked for where there is such a group. */
 export function epilogueJoiner(switches: Switches, device: () => GpuDevice | undefined): JoinEpilogue | undefined {
   if (switches.disabled("vulkan/epilogue") || switches.disabled("vulkan/generated")) return undefined;
@@ -67,7 +75,7 @@ export function epilogueJoiner(switches: Switches, device: () => GpuDevice | und
     const gpu = p && device();
     if (!p || !gpu || generatedClosed(switches) !== undefined) return;
     const kernel = routeTunedGpu(p.op, p.inputs, p.params, p.outputs, switches, gpu, [])?.kernel.name;
-    if (kernel === undefined || !finishing.has(kernel)) return;
+    if (kernel === undefined || !finishing.has(kernel) || (fewRows.has(kernel) && waitsForSibling(p, item))) return;
     item.absorbed = [...(item.absorbed ?? []), p];
     item.epilogue = p;
     gone.add(p);

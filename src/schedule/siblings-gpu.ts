@@ -24,7 +24,8 @@ const fewRows = ({ inputs: [x, w] }: Node): boolean => (x as ArrayDesc).shape.le
 const rule: SiblingRule = {
   ops: new Set(["matmul", "quantizedMatmul"]),
   most: Math.min(mostSiblings, mostDenseSiblings),
-  fits: (a, b) => a.stream.device.type === "gpu" && b.stream === a.stream && outOf(a).size > 0 && outOf(b).size > 0 && fewRows(a) && fewRows(b) && sameDtypes(a, b) && samePacking(a.params, b.params),
+  device: "gpu",
+  fits: (a, b) => b.stream === a.stream && outOf(a).size > 0 && outOf(b).size > 0 && fewRows(a) && fewRows(b) && sameDtypes(a, b) && samePacking(a.params, b.params),
 };
 /** What may be joined, or undefined with `vulkan/siblings` in MLX_DISABLE. */
 export const gpuSiblings = (switches: Switches): SiblingRule | undefined => (switches.disabled("vulkan/siblings") ? undefined : rule);

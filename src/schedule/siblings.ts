@@ -7,6 +7,7 @@ import type { Item } from "./plan.ts";
 export interface SiblingRule {
   /** Ops whose products may have siblings, by name; the left operand is input 0. */
   readonly ops: ReadonlySet<string>;
+  readonly device: "cpu" | "gpu";
   /** Most products of a group. */
   readonly most: number;
   /** True when one command can compute both: called for products of the same op on the same left operand. */
@@ -25,7 +26,7 @@ export function siblingsOf(items: readonly Item[], rule: SiblingRule): { readonl
   items.forEach((item, i) => {
     const { node } = item;
     const [left] = node.inputs;
-    if (!left || left.consumers < 2 || !rule.ops.has(node.op.name) || !alone(item)) return;
+    if (!left || left.consumers < 2 || !rule.ops.has(node.op.name) || node.stream.device.type !== rule.device || !alone(item)) return;
     const places = byOperand.get(left) ?? [];
     places.push(i);
     byOperand.set(left, places);
