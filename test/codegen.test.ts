@@ -1,7 +1,8 @@
 import { describe, expect, test } from "vitest";
+import { relaxedSimdWorks } from "../src/backend/wasm/modules.ts";
 import { elementwiseLaunch } from "../src/codegen/elementwise.ts";
 import { type CommonForm, commonForm, lower } from "../src/codegen/lower.ts";
-import { setRelaxed } from "../src/codegen/wasm.ts";
+import { fusesMultiplyAdd, setRelaxed } from "../src/codegen/wasm.ts";
 import * as dt from "../src/core/dtype.ts";
 import { type MathOp, type Value, expr as e, exprText, reachable } from "../src/core/expr.ts";
 import { rowStrides } from "../src/core/shape.ts";
@@ -155,22 +156,36 @@ describe("expressions", () => {
 });
 
 // Node 20 has no relaxed SIMD.
-test.runIf(Number(process.versions.node.split(".")[0]) >= 22)("relaxed multiply-add keeps the results within an ulp and the names apart", () => {
-  const x = row(dt.float32, ramp(100));
-  const value = e.sub(e.const("f32", 1), e.mul(e.madd(e.input(0, dt.float32), e.const("f32", 0.1), e.const("f32", 3)), e.input(0, dt.float32)));
-  const outputs = [{ dtype: dt.float32, value }, { dtype: dt.float32, value: e.exp(e.input(0, dt.float32)) }];
-  const plain = runGroup([100], [x], outputs) as Float32Array[];
-  setRelaxed(true);
+const relaxedWorks = relaxedSimdWorks("auto") && fusesMultiplyAdd();
+const variants = relaxedWorks ? ([false, true] as const) : ([false] as const);
+/** With the kernels of one variant. */
+function inVariant(relaxed: boolean, run: () => void): void {
+  setRelaxed(relaxed);
   try {
-    const relaxed = runGroup([100], [x], outputs) as Float32Array[];
-    plain.forEach((want, j) => {
-      want.forEach((w, i) => {
-        expect(Math.abs((relaxed[j]?.[i] as number) - w)).toBeLessThanOrEqual(Math.max(Math.abs(w), j === 0 ? 600 : 0) * 2 ** -22);
-      });
-    });
+    run();
   } finally {
     setRelaxed(false);
   }
+}
+test("multiply-add is fused on the engines that have it", () => {
+  expect(relaxedSimdWorks("auto")).toBe(Number(process.versions.node.split(".")[0]) >= 22);
+});
+test.runIf(relaxedWorks)("relaxed SIMD: only mathematical functions fuse, and names are kept apart", () => {
+  const [x, y] = [e.input(0, dt.float32), e.input(1, dt.float32)];
+  const formula = e.select(e.lt(x, y), e.madd(x, y, e.const("f32", 0.1)), e.sub(y, e.mul(x, x)));
+  const values = [ramp(100).map((v) => v * 1.1), ramp(100).map((v, i) => v / (i + 1))].map((v) => row(dt.float32, v));
+  const outputs = [{ dtype: dt.float32, value: formula }, { dtype: dt.float32, value: e.exp(x) }];
+  const [plain, relaxed]: Float32Array[][] = [[], []];
+  const keys = new Set<string>();
+  for (const [on, to] of [[false, plain], [true, relaxed]] as const) {
+    inVariant(on, () => {
+      to?.push(...(runGroup([100], values, outputs) as Float32Array[]));
+      keys.add((elementwiseLaunch({ shape: [100], inputs: values, outputs, expr: e }).steps[0] as { entry: { key: string } }).entry.key);
+    });
+  }
+  expect(keys.size).toBe(2);
+  expect(relaxed?.[0]).toEqual(plain?.[0]);
+  expect(relaxed?.[1]).not.toEqual(plain?.[1]);
 });
 
 /** What a store of a number in a dtype must give. NaN becomes 0 in integers; values out of range are left to the tests below. */

@@ -13,6 +13,7 @@ import type { Access } from "./kernel.ts";
 import { lower } from "./lower.ts";
 import { type LoweredReduce, type RowPlan, emitRowKernel, longestRow, weighRows } from "./rows-kernel.ts";
 import type { RowGroup, RowReduce } from "./rows.ts";
+import { isRelaxed } from "./wasm.ts";
 
 /** One thread should work this long on what it takes at a time. */
 const grainNanoseconds = 20000;
@@ -104,6 +105,7 @@ function structureOf(group: RowGroup, access: readonly Access[], outer: number, 
   for (const a of access) key += letter[a];
   key += outer;
   if (chunked) key += "c";
+  if (isRelaxed()) key += "~";
   const known = structures.get(key);
   if (known) return known;
   if (structures.size >= structureLimit) structures.clear();
@@ -138,7 +140,7 @@ const rawInputs = 1 << 10;
 
 function planOf(group: RowGroup, access: readonly Access[], outer: number, chunked: boolean): RowPlan {
   const { inputs, reduces, outputs } = group;
-  const lowered = lower([...reduces.map(({ value }) => ({ dtype: plainDtype[value.type] as Dtype, value })), ...outputs]);
+  const lowered = lower([...reduces.map(({ value }) => ({ dtype: plainDtype[value.type] as Dtype, value })), ...outputs], undefined, maximaOf(reduces, inputs.length));
   const parts = reduces.map(({ rule, value, dtype }, k): LoweredReduce => {
     const type = rule === "argmax" || rule === "argmin" ? "u32" : value.type;
     const raw = e.input(rawInputs + k, type === "bool" ? bool : (plainDtype[type] as Dtype));
@@ -154,6 +156,11 @@ function planOf(group: RowGroup, access: readonly Access[], outer: number, chunk
     outer,
     chunked,
   };
+}
+
+/** The reductions that give the greatest of their values unrounded. */
+function maximaOf(reduces: readonly RowReduce[], first: number): Map<Value, Value> {
+  return new Map(reduces.flatMap(({ rule, value, dtype }, k) => (rule === "max" && (dtype === plainDtype[value.type] || e.narrow(value, dtype) === value) ? [[e.input(first + k, dtype), value] as const] : [])));
 }
 
 /** Numbers of the reductions of each pass: as early as what they need allows; values of 4 and of 8 bytes in passes of their own. */
