@@ -1,13 +1,16 @@
 /**
  * Mathematical functions as basic operations, in operations that have instructions (no u32/u64 conversions, no min/max of floats).
  *
- * Largest errors, measured in test/codegen.test.ts. float32: exp, log, log1p 2 ulp; sin, cos 2 ulp; sigmoid 2.5 ulp
- * (0 where it would be subnormal); tanh, erf 2 ulp; erfinv 5e-7 relative; the others are computed in float64 and rounded: 1 ulp. float64: 1e-14 relative (pow: 3e-13, because
- * the error of its logarithm is multiplied; erfinv: as far as the argument's own rounding allows; sin, cos, tan: for |x| < 1e6).
+ * Largest errors, measured in test/codegen.test.ts. float32, with plain SIMD and with fused multiply-add (relaxed SIMD): exp 1.2 and 1 ulp; log 1.5, log1p 2; sin, cos 2;
+ * sigmoid 2.5 (0 where it would be subnormal); tanh, erf 2; erfinv 5e-7 relative; the others are computed in float64 and rounded: 1 ulp. float64: 1e-14 relative (pow: 3e-13,
+ * because the error of its logarithm is multiplied; erfinv: as far as the argument's own rounding allows; sin, cos, tan: for |x| < 1e6). No result depends on an element's place.
  *
- * Methods: exp: Cody and Waite's reduction and Taylor or Cephes polynomials (S. Moshier); log, atan, asin, erf in float64: argument
- * reductions and minimax coefficients of FreeBSD msun / fdlibm (Sun Microsystems, 1993); sin, cos in float32: Cephes polynomials after a
- * reduction in float64, of large numbers with the digits of 2/pi that count for them (M. Payne and R. Hanek, "Radian reduction for trigonometric functions", 1983); erf in float32: N. Juffa's minimax polynomials; erfinv: M. Giles, "Approximating the erfinv function", 2010.
+ * Methods: exp: Cody and Waite's reduction; in float32 the exponent comes from the bits of the sum that rounds (N. Schraudolph's idea, made exact), the polynomial is a
+ * minimax one of our own (E. Remez's condition, by C. Lawson's weights), as is that of erf in float32: 1 - exp of a polynomial in |x| (N. Juffa's form), with exp(r) - 1 so
+ * that one formula serves all arguments; tanh in float32: (1 - exp(-2x)) / (1 + exp(-2x)) likewise. Taylor polynomials for exp in float64. log, atan, asin, erf in float64:
+ * argument reductions and minimax coefficients of FreeBSD msun / fdlibm (Sun Microsystems, 1993); sin, cos in float32: Cephes polynomials (S. Moshier) after a reduction in
+ * float64, of large numbers with the digits of 2/pi that count for them (M. Payne and R. Hanek, "Radian reduction for trigonometric functions", 1983); erfinv: M. Giles,
+ * "Approximating the erfinv function", 2010.
  */
 import { type ExprOp, type ScalarType, type Value, expr as e } from "../core/expr.ts";
 
