@@ -179,12 +179,13 @@ class RowEmitter {
     return true;
   }
   /**
-   * Inputs that lie in rows of their own and come from far at the first of several passes. A later pass, which finds its elements near and computes with them, loads
-   * those of the next row meanwhile.
+   * Inputs that lie in rows of their own and come from far at the first of several passes. The last, if it finds its elements near and has much to compute, loads those
+   * of the next row meanwhile (where it has not, that gained nothing).
    */
   private loadedAhead(): Set<number> {
     const { passes, plan } = this;
-    if (plan.chunked || plan.outer !== 1 || plan.passes.length < 2) return new Set();
+    const last = passes[plan.passes.length - 1]?.nodes.reduce((n, v) => n + weigh1(v), 0) ?? 0;
+    if (plan.chunked || plan.outer !== 1 || plan.passes.length < 2 || last < 2 * dear) return new Set();
     return new Set(passes[0]?.nodes.filter((v) => v.op === "input" && plan.access[Number(v.imm)] === "unit").map((v) => Number(v.imm)));
   }
   /** Values that are needed as such; the count of a constant shift is part of the instruction. */

@@ -5,7 +5,7 @@
  * In place: an output of elements may lie over an input of the same element size that is row-major contiguous over the group's shape.
  */
 import { type Dtype, bool, float32, float64, int32, int64, uint32, uint64, uint8 } from "../core/dtype.ts";
-import { type ScalarType, type Value, expr as e, isWide } from "../core/expr.ts";
+import { type ScalarType, type Value, expr as e, isWide, reachable } from "../core/expr.ts";
 import { type Arg, type GeneratedKernel, type Launch, type Pointer, type Step, input, output, scratch } from "../core/op.ts";
 import { rowStrides, sizeOf } from "../core/shape.ts";
 import { type Group, type GroupInput, elementwiseLaunch, mergeDimensions } from "./elementwise.ts";
@@ -139,7 +139,7 @@ const plainDtype: Partial<Record<ScalarType, Dtype>> = { f32: float32, f64: floa
 const rawInputs = 1 << 10;
 
 function planOf(group: RowGroup, access: readonly Access[], outer: number, chunked: boolean): RowPlan {
-  const { inputs, reduces, outputs } = group;
+  const { inputs, reduces, outputs } = withoutRepeatedMaxima(group);
   const lowered = lower([...reduces.map(({ value }) => ({ dtype: plainDtype[value.type] as Dtype, value })), ...outputs], undefined, maximaOf(reduces, inputs.length));
   const parts = reduces.map(({ rule, value, dtype }, k): LoweredReduce => {
     const type = rule === "argmax" || rule === "argmin" ? "u32" : value.type;
@@ -158,9 +158,35 @@ function planOf(group: RowGroup, access: readonly Access[], outer: number, chunk
   };
 }
 
-/** The reductions that give the greatest of their values unrounded. */
+/** The reductions that give the greatest x unrounded, as m, and m - m, which is the greatest x - m: 0, or NaN where m is not finite. */
 function maximaOf(reduces: readonly RowReduce[], first: number): Map<Value, Value> {
-  return new Map(reduces.flatMap(({ rule, value, dtype }, k) => (rule === "max" && (dtype === plainDtype[value.type] || e.narrow(value, dtype) === value) ? [[e.input(first + k, dtype), value] as const] : [])));
+  const maxima = new Map<Value, Value>();
+  reduces.forEach(({ rule, value, dtype }, k) => {
+    if (rule !== "max" || (dtype !== plainDtype[value.type] && e.narrow(value, dtype) !== value)) return;
+    const m = e.input(first + k, dtype);
+    maxima.set(m, value);
+    if (value.type === "f32" && dtype === float32) maxima.set(e.sub(m, m), e.sub(value, m));
+  });
+  return maxima;
+}
+/** The group without reductions that look for the greatest x - m. Results keep their order. */
+function withoutRepeatedMaxima(group: RowGroup): RowGroup {
+  const { inputs, reduces, outputs } = group;
+  const first = inputs.length;
+  const known = new Map([...maximaOf(reduces, first)].filter(([m]) => m.op === "sub").map(([m, x]) => [x, m]));
+  if (!reduces.some(({ rule, value }) => rule === "max" && known.has(value))) return group;
+  const made = new Map<Value, Value>();
+  const rewritten = (root: Value): Value => {
+    for (const v of reachable([root])) if (!made.has(v)) made.set(v, e.again(v, v.args.map((a) => made.get(a) as Value)));
+    return made.get(root) as Value;
+  };
+  const kept: RowReduce[] = [];
+  reduces.forEach((r, k) => {
+    const m = r.rule === "max" && r.dtype === float32 ? known.get(r.value) : undefined;
+    const value = rewritten(m ?? r.value);
+    made.set(e.input(first + k, r.dtype), m ? value : e.input(first + kept.push({ ...r, value }) - 1, r.dtype));
+  });
+  return { ...group, reduces: kept, outputs: outputs.map((o) => ({ ...o, value: rewritten(o.value) })) };
 }
 
 /** Numbers of the reductions of each pass: as early as what they need allows; values of 4 and of 8 bytes in passes of their own. */
