@@ -1,7 +1,8 @@
 import { describe, expect, test } from "vitest";
+import { relaxedSimdWorks } from "../src/backend/wasm/modules.ts";
 import { elementwiseLaunch } from "../src/codegen/elementwise.ts";
 import { type CommonForm, commonForm, lower } from "../src/codegen/lower.ts";
-import { setRelaxed } from "../src/codegen/wasm.ts";
+import { fusesMultiplyAdd, setRelaxed } from "../src/codegen/wasm.ts";
 import * as dt from "../src/core/dtype.ts";
 import { type MathOp, type Value, expr as e, exprText, reachable } from "../src/core/expr.ts";
 import { rowStrides } from "../src/core/shape.ts";
@@ -155,22 +156,36 @@ describe("expressions", () => {
 });
 
 // Node 20 has no relaxed SIMD.
-test.runIf(Number(process.versions.node.split(".")[0]) >= 22)("relaxed multiply-add keeps the results within an ulp and the names apart", () => {
-  const x = row(dt.float32, ramp(100));
-  const value = e.sub(e.const("f32", 1), e.mul(e.madd(e.input(0, dt.float32), e.const("f32", 0.1), e.const("f32", 3)), e.input(0, dt.float32)));
-  const outputs = [{ dtype: dt.float32, value }, { dtype: dt.float32, value: e.exp(e.input(0, dt.float32)) }];
-  const plain = runGroup([100], [x], outputs) as Float32Array[];
-  setRelaxed(true);
+const relaxedWorks = relaxedSimdWorks("auto") && fusesMultiplyAdd();
+const variants = relaxedWorks ? ([false, true] as const) : ([false] as const);
+/** With the kernels of one variant. */
+function inVariant(relaxed: boolean, run: () => void): void {
+  setRelaxed(relaxed);
   try {
-    const relaxed = runGroup([100], [x], outputs) as Float32Array[];
-    plain.forEach((want, j) => {
-      want.forEach((w, i) => {
-        expect(Math.abs((relaxed[j]?.[i] as number) - w)).toBeLessThanOrEqual(Math.max(Math.abs(w), j === 0 ? 600 : 0) * 2 ** -22);
-      });
-    });
+    run();
   } finally {
     setRelaxed(false);
   }
+}
+test("multiply-add is fused on the engines that have it", () => {
+  expect(relaxedSimdWorks("auto")).toBe(Number(process.versions.node.split(".")[0]) >= 22);
+});
+test.runIf(relaxedWorks)("relaxed SIMD: only mathematical functions fuse, and names are kept apart", () => {
+  const [x, y] = [e.input(0, dt.float32), e.input(1, dt.float32)];
+  const formula = e.select(e.lt(x, y), e.madd(x, y, e.const("f32", 0.1)), e.sub(y, e.mul(x, x)));
+  const values = [ramp(100).map((v) => v * 1.1), ramp(100).map((v, i) => v / (i + 1))].map((v) => row(dt.float32, v));
+  const outputs = [{ dtype: dt.float32, value: formula }, { dtype: dt.float32, value: e.exp(x) }];
+  const [plain, relaxed]: Float32Array[][] = [[], []];
+  const keys = new Set<string>();
+  for (const [on, to] of [[false, plain], [true, relaxed]] as const) {
+    inVariant(on, () => {
+      to?.push(...(runGroup([100], values, outputs) as Float32Array[]));
+      keys.add((elementwiseLaunch({ shape: [100], inputs: values, outputs, expr: e }).steps[0] as { entry: { key: string } }).entry.key);
+    });
+  }
+  expect(keys.size).toBe(2);
+  expect(relaxed?.[0]).toEqual(plain?.[0]);
+  expect(relaxed?.[1]).not.toEqual(plain?.[1]);
 });
 
 /** What a store of a number in a dtype must give. NaN becomes 0 in integers; values out of range are left to the tests below. */
@@ -304,13 +319,15 @@ describe("floats", () => {
     const words = Uint32Array.from({ length: 1 << 18 }, (_, i) => i * 16384 + ((i * 7919) & 16383));
     const special = [0, -0, 1, -1, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, Number.NaN, 0.5, -0.5, 88.72, -103.9];
     const x32 = Float32Array.from([...new Float32Array(words.buffer), ...special]);
-    const [y32] = runGroup([x32.length], [{ dtype: dt.float32, strides: [1], data: x32 }], [{ dtype: dt.float32, value: e.math(name, e.input(0, dt.float32)) }]) as Float32Array[];
-    x32.forEach((x, i) => {
-      const [got, want] = [(y32 as Float32Array)[i] as number, f(x)];
-      if (Object.is(got, Math.fround(want)) || Math.abs(want) < floor) return;
-      // Beyond the largest number an error of one ulp may decide about infinity.
-      const error = Number.isFinite(got) === Number.isFinite(Math.fround(want)) ? Math.abs(got - want) / ulp(want) : Math.abs(Math.abs(want) / 2 ** 128 - 1) * 2 ** 24;
-      if (!(error <= maxUlp)) throw new Error(`${name}(${x}) is ${got}, not ${want}: ${error} ulp`);
+    for (const relaxed of variants) inVariant(relaxed, () => {
+      const [y32] = runGroup([x32.length], [{ dtype: dt.float32, strides: [1], data: x32 }], [{ dtype: dt.float32, value: e.math(name, e.input(0, dt.float32)) }]) as Float32Array[];
+      x32.forEach((x, i) => {
+        const [got, want] = [(y32 as Float32Array)[i] as number, f(x)];
+        if (Object.is(got, Math.fround(want)) || Math.abs(want) < floor) return;
+        // Beyond the largest number an error of one ulp may decide about infinity.
+        const error = Number.isFinite(got) === Number.isFinite(Math.fround(want)) ? Math.abs(got - want) / ulp(want) : Math.abs(Math.abs(want) / 2 ** 128 - 1) * 2 ** 24;
+        if (!(error <= maxUlp)) throw new Error(`${name}(${x}) is ${got}, not ${want}: ${error} ulp`);
+      });
     });
     const x64 = Float64Array.from({ length: 60000 }, (_, i) => {
       const r = ((i * 0.6180339887498949) % 1) * 2 - 1;
@@ -323,6 +340,43 @@ describe("floats", () => {
       if (Object.is(got, want)) return;
       const error = Math.abs(got - want) / Math.max(Math.abs(want), 1e-300);
       if (!(error <= maxRelative)) throw new Error(`${name}(${x}) is ${got}, not ${want}: relative error ${error}`);
+    });
+  });
+  describe.each(variants)("relaxed SIMD: %s", (relaxed) => {
+    const places = ["exp", "erf", "tanh", "sigmoid", "log"] as const;
+    test.each(places)("%s has the same bits in every lane and in the rest of a row", (name) => {
+      inVariant(relaxed, () => {
+        const values = Array.from({ length: 61 }, (_, i) => Math.fround((i - 20) * 1.7));
+        const alone = values.map((v) => apply((x) => e.math(name, x), dt.float32, { dtype: dt.float32, values: [v] })[0]);
+        for (const from of [0, 1, 2, 3, 7]) expect(apply((x) => e.math(name, x), dt.float32, { dtype: dt.float32, values: values.slice(from) })).toEqual(alone.slice(from));
+      });
+    });
+    test("erf and tanh of large numbers are 1, of small ones in proportion", () => {
+      inVariant(relaxed, () => {
+        for (const [name, from, slope] of [["erf", 3.92, 2 / Math.sqrt(Math.PI)], ["tanh", 9.02, 1]] as const) {
+          const large = [from, 1.5 * from, 100, 1e20, 3e38, Number.POSITIVE_INFINITY];
+          const f = (values: number[]): number[] => apply((x) => e.math(name, x), dt.float32, { dtype: dt.float32, values }).map(Number);
+          expect(f([...large, ...large.map((x) => -x)])).toEqual([...large.map(() => 1), ...large.map(() => -1)]);
+          for (const x of [1e-30, -1e-20, 3e-5]) expect(Math.abs((f([x])[0] as number) / Math.fround(x) / slope - 1)).toBeLessThan(2 ** -23);
+          expect(f([0, -0])).toEqual([0, -0]);
+        }
+      });
+    });
+    test("exp of what is known not to be positive has the bits of exp, in fewer operations", () => {
+      inVariant(relaxed, () => {
+        const [x, m] = [e.input(0, dt.float32), e.input(1, dt.float32)];
+        const origin = e.select(e.eq(m, e.like(m, Number.NEGATIVE_INFINITY)), e.like(m, 0), m);
+        const values = [...Array.from({ length: 4000 }, (_, i) => -i * 0.0291), -Number.MIN_VALUE, -0, -1e-30, Number.NEGATIVE_INFINITY, Number.NaN, -3e38];
+        const inputs = [row(dt.float32, values), row(dt.float32, values.map((_, i) => (i % 3 === 0 ? 0 : values[i] as number)))];
+        for (const from of [m, origin]) {
+          const formula = { dtype: dt.float32, value: e.exp(e.sub(x, from)) };
+          const [known, any, other] = [new Map([[m, x]]), undefined, new Map([[x, m]])].map((maxima) => (lower([formula], undefined, maxima)[0] as { value: Value }).value) as [Value, Value, Value];
+          expect(other).toBe(any);
+          expect(reachable([known]).length).toBeLessThan(reachable([any]).length);
+          const [a, b] = [known, any].map((value) => runGroup([values.length], inputs, [{ dtype: dt.float32, value }])[0]);
+          expect(a).toEqual(b);
+        }
+      });
     });
   });
   describe("large angles", () => {

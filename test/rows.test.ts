@@ -3,6 +3,10 @@
  * the same graph without fusion (MLX_FUSE=0), bit for bit, because kernels of both kinds add up in the same order and round at the same places.
  */
 import { afterEach, describe, expect, test, vi } from "vitest";
+import { rowsLaunch } from "../src/codegen/rows-wasm.ts";
+import { float32 } from "../src/core/dtype.ts";
+import { type Value, expr as e } from "../src/core/expr.ts";
+import type { GeneratedKernel, Launch } from "../src/core/op.ts";
 import { core as mx, nn } from "../src/index.ts";
 import { Recording, overwrite } from "../src/schedule/replay.ts";
 import { setTracer, stats } from "../src/schedule/run.ts";
@@ -204,6 +208,25 @@ describe.skipIf(device.type === "gpu")("row groups", () => {
     }
     const none = mx.array([[-inf, -inf], [1, 2]]);
     expect(numbersOf(mx.max(mx.add(none, none), -1))).toEqual([-inf, 4]);
+  });
+  test("the greatest x - max(x) is not looked for again", () => {
+    const [inf, nan] = [Number.POSITIVE_INFINITY, Number.NaN];
+    const special = [[1, inf, 2], [inf, inf, -inf], [-inf, -inf, -inf], [-inf, 3, -inf], [nan, 1, 2], [0, -0, -0], [-1e-40, -3e38, 3e38]];
+    const rows = mx.array(Float32Array.from(special.flatMap((r) => Array.from({ length: 70 }, (_, i) => r[i % 3] as number)))).reshape([special.length, 70]);
+    for (const x of [rows, made([3, 700])]) {
+      same("second maximum", () => {
+        const moved = mx.subtract(x, mx.max(x, -1, true));
+        const second = mx.max(moved, -1, true);
+        return [second, mx.subtract(mx.log(mx.sum(mx.exp(mx.subtract(moved, second)), -1, true)), mx.max(mx.multiply(moved, 2), -1, true))];
+      });
+    }
+    const [x, m, z, s] = [0, 1, 2, 3].map((i) => e.input(i, float32)) as [Value, Value, Value, Value];
+    const bytes = (second: Value): number => {
+      const reduces = [x, second, e.exp(e.sub(e.sub(x, m), z))].map((value, k) => ({ rule: k < 2 ? ("max" as const) : ("sum" as const), value, dtype: float32 }));
+      const launch = rowsLaunch({ shape: [8, 700], inputs: [{ dtype: float32, strides: [700, 1] }], reduces, outputs: [{ dtype: float32, value: e.add(s, z), perRow: true }], expr: e });
+      return ((launch as Launch).steps[0]?.entry as GeneratedKernel).bytes().length;
+    };
+    expect(bytes(e.sub(x, m))).toBeLessThan(0.8 * bytes(e.sub(m, x)));
   });
   test("long rows: in chunks, with partial results", () => {
     for (const dtype of [mx.float32, mx.bfloat16]) {

@@ -22,6 +22,19 @@ const wrap = (type: ScalarType, x: Cell): Cell => {
     default: return x;
   }
 };
+/** a * b + c of float32 numbers, rounded once: the product is exact in float64, and a sum that is not is made odd in its last place, so that rounding again does no harm. */
+function fusedMultiplyAdd(a: number, b: number, c: number): number {
+  const product = a * b;
+  const sum = product + c;
+  const part = sum - product;
+  const lost = product - (sum - part) + (c - part);
+  // Also false where the sum is not finite.
+  if (!(Math.abs(lost) > 0)) return Math.fround(sum);
+  scratch.setFloat64(0, sum);
+  const bits = scratch.getBigInt64(0);
+  if ((bits & 1n) === 0n) scratch.setBigInt64(0, bits + (lost > 0 === sum > 0 ? 1n : -1n));
+  return Math.fround(scratch.getFloat64(0));
+}
 const wideTypes: ReadonlySet<ScalarType> = new Set(["i64", "u64"]);
 /** Nearest integer, halves to even, keeping the sign of zero. */
 function nearest(x: number): number {
@@ -125,6 +138,8 @@ function stepOf(v: Value, args: readonly number[], load: (input: number, dtype: 
     case "bitcast": return (r) => recast(r[a] as Cell, from, v.type);
     default: break;
   }
+  if (v.op === "fma") return (r) => fusedMultiplyAdd(r[a] as number, r[b] as number, r[c] as number);
+  if (v.op === "fnma") return (r) => fusedMultiplyAdd(-(r[a] as number), r[b] as number, r[c] as number);
   const compare = comparison(v.op);
   if (compare) return (r) => compare(r[a] as Cell, r[b] as Cell);
   const f = arithmetic(v.op, v.type);

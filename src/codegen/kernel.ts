@@ -1,10 +1,10 @@
 /** Loops of elementwise kernels: where elements come from, in which blocks they are computed, where they go. */
 import { type Dtype, int16, int8 } from "../core/dtype.ts";
 import { type Value, isWide, reachable } from "../core/expr.ts";
-import { type PushArg, emitOp, parts, shiftCount } from "./lanes.ts";
+import { emitOp, parts, shiftCount } from "./lanes.ts";
 import { type CommonForm, type Stored, commonForm } from "./lower.ts";
 import { type UnitLocals, loadWord, placeChunk, placeRow } from "./places.ts";
-import { Code, isRelaxed, kernelModule, op, simd } from "./wasm.ts";
+import { Code, kernelModule, op, simd } from "./wasm.ts";
 
 /**
  * How the elements of an input lie along the inner dimension: `unit` one after another, `row` one value for the whole row, `once` one
@@ -85,8 +85,6 @@ class Emitter {
   private readonly common: CommonForm | undefined;
   private readonly commonOrder: Value[];
   private readonly level = new Map<Value, number>();
-  /** `a * b` that became part of the addition or subtraction named by the key. */
-  private readonly contracted = new Map<Value, Value>();
   /** Locals of values that are known before the element loop. */
   private readonly fixed = new Map<Value, number[]>();
   private readonly gatherLocal: number[] = [];
@@ -130,7 +128,7 @@ class Emitter {
   private ordered(results: readonly Value[]): Value[] {
     const order = reachable(results);
     for (const v of order) this.level.set(v, this.levelOf(v));
-    return isRelaxed() ? this.contract(order, results) : order;
+    return order;
   }
   private levelOf(v: Value): number {
     if (v.op === "input") {
@@ -140,29 +138,6 @@ class Emitter {
     let level = once;
     for (const a of v.args) level = Math.max(level, this.level.get(a) as number);
     return level;
-  }
-
-  /** Finds products that are used once, by an addition or as what is subtracted. Returns the order without them. */
-  private contract(order: Value[], results: readonly Value[]): Value[] {
-    const uses = new Map<Value, number>();
-    for (const v of order) for (const a of v.args) uses.set(a, (uses.get(a) ?? 0) + 1);
-    for (const v of results) uses.set(v, 2);
-    const gone = new Set<Value>();
-    for (const v of order) {
-      if ((v.op !== "add" && v.op !== "sub") || (v.type !== "f32" && v.type !== "f64")) continue;
-      const [a, b] = v.args as [Value, Value];
-      const product = [b, a].find((x) => x.op === "mul" && uses.get(x) === 1 && this.level.get(x) === this.level.get(v) && (v.op === "add" || x === b));
-      if (!product) continue;
-      this.contracted.set(v, product);
-      gone.add(product);
-    }
-    return order.filter((v) => !gone.has(v));
-  }
-  private argsOf(v: Value): readonly Value[] {
-    const product = this.contracted.get(v);
-    if (!product) return v.args;
-    const [a, b] = v.args as [Value, Value];
-    return [...product.args, product === b ? a : b];
   }
 
   private loadWord(word: number, local: number): void {
@@ -255,7 +230,7 @@ class Emitter {
     const nodes = new Set([...this.commonOrder, ...this.order]);
     for (const v of nodes) {
       // The count of a constant shift is part of the instruction.
-      const args = shiftCount(v) === undefined ? this.argsOf(v) : v.args.slice(0, 1);
+      const args = shiftCount(v) === undefined ? v.args : v.args.slice(0, 1);
       for (const a of args) used.add(a);
     }
     for (const v of nodes) {
@@ -280,15 +255,7 @@ class Emitter {
     return this.firstVector + this.vectors++;
   }
   private emitValue(v: Value, h: number, local: (a: Value, part: number) => number): void {
-    const args = this.argsOf(v);
-    const push: PushArg = (i, part) => this.c.get(local(args[i] as Value, part));
-    if (!this.contracted.has(v)) {
-      emitOp(this.c, v, h, push);
-      return;
-    }
-    for (let i = 0; i < 3; i++) push(i, h);
-    if (v.op === "add") this.c.simd(isWide(v.type) ? simd.f64x2_relaxed_madd : simd.f32x4_relaxed_madd);
-    else this.c.simd(isWide(v.type) ? simd.f64x2_relaxed_nmadd : simd.f32x4_relaxed_nmadd);
+    emitOp(this.c, v, h, (i, part) => this.c.get(local(v.args[i] as Value, part)));
   }
 
   /** lCount elements from the pointers on: unrolled blocks, blocks of four, then one by one, so that nothing beyond the arrays is touched. */
@@ -351,12 +318,12 @@ class Emitter {
   private emitForm(step: number, copies: number, order: readonly Value[], outputs: readonly Stored[], unless: readonly Value[]): void {
     const nodes = order.filter((v) => this.level.get(v) === element);
     const last = new Map<Value, Value>();
-    for (const v of nodes) for (const a of this.argsOf(v)) last.set(a, v);
+    for (const v of nodes) for (const a of v.args) last.set(a, v);
     const results = new Set([...outputs.map((o) => o.value), ...unless]);
     for (const v of results) last.delete(v);
     const places = Array.from({ length: copies }, () => new Map<Value, number[]>());
     for (const v of nodes) {
-      const dead = [...new Set(this.argsOf(v))].filter((a) => last.get(a) === v && this.level.get(a) === element);
+      const dead = [...new Set(v.args)].filter((a) => last.get(a) === v && this.level.get(a) === element);
       for (let k = 0; k < copies; k++) {
         const mine = places[k] as Map<Value, number[]>;
         const local = (a: Value, part: number): number => ((this.fixed.get(a) ?? mine.get(a)) as number[])[part] as number;

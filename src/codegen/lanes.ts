@@ -3,7 +3,7 @@
  * two (elements 0-1 and 2-3); a bool is a 32-bit lane mask (0 or -1) in one, also where 8-byte values were compared.
  */
 import { type ExprOp, type ScalarType, type Value, isWide } from "../core/expr.ts";
-import { type Code, op, saturating, simd } from "./wasm.ts";
+import { type Code, isRelaxed, op, saturating, simd } from "./wasm.ts";
 
 /** Number of v128 that hold four elements. */
 export const parts = (t: ScalarType): number => (isWide(t) ? 2 : 1);
@@ -46,6 +46,10 @@ export function emitOp(c: Code, v: Value, h: number, arg: PushArg): void {
     case "convert": emitConvert(c, a.type, v.type, h, arg); return;
     case "shl": case "shr": emitShift(c, v, h, arg); return;
     case "quot": emitQuotient(c, v.type, h, arg); return;
+    case "fma": case "fnma":
+      for (let i = 0; i < 3; i++) arg(i, h);
+      c.simd(v.op === "fma" ? simd.f32x4_relaxed_madd : simd.f32x4_relaxed_nmadd);
+      return;
     case "eq": case "ne": case "lt": case "le": case "gt": case "ge": emitCompare(c, v.op, a.type, arg); return;
     default: break;
   }
@@ -78,7 +82,9 @@ function emitSelect(c: Code, v: Value, h: number, arg: PushArg): void {
   if (!zeroB) arg(2, h);
   arg(0, 0);
   if (isWide(v.type)) c.simd(h === 0 ? simd.i64x2_extend_low_s : simd.i64x2_extend_high_s);
-  c.simd(zeroB ? simd.and : zeroA ? simd.andnot : simd.bitselect);
+  // Masks are whole lanes: all engines give the same.
+  const select = !isRelaxed() ? simd.bitselect : isWide(v.type) ? simd.i64x2_relaxed_laneselect : simd.i32x4_relaxed_laneselect;
+  c.simd(zeroB ? simd.and : zeroA ? simd.andnot : select);
 }
 
 /** The count of a shift by a constant; such a constant needs no register. */

@@ -5,6 +5,7 @@
 import { type Dtype, bfloat16, bool, complex64, float16, int16, int8, uint16, uint64, uint8 } from "../core/dtype.ts";
 import { type Value, expr as e, isFloatType, isWide, reachable } from "../core/expr.ts";
 import { lowerMath } from "./math.ts";
+import { isRelaxed } from "./wasm.ts";
 
 /** A value whose low bytes are the stored element. */
 export interface Stored {
@@ -18,23 +19,40 @@ export interface Target {
   readonly division32: boolean;
   /** Computes with subnormal float32 numbers. */
   readonly subnormals: boolean;
+  /** Has a float32 multiply-add that rounds once. */
+  readonly fma?: boolean;
 }
-const wasm: Target = { division32: false, subnormals: true };
+const plainWasm: Target = { division32: false, subnormals: true };
+const relaxedWasm: Target = { ...plainWasm, fma: true };
+const wasm = (): Target => (isRelaxed() ? relaxedWasm : plainWasm);
 /** The target of the lowering that is going on. */
-let target = wasm;
+let target = plainWasm;
 
 /** Lowers the outputs of a group. Inputs of the result have the dtypes uint8, int8, uint16, int16 or a 4- or 8-byte type. */
-export function lower(outputs: readonly { readonly dtype: Dtype; readonly value: Value }[], to: Target = wasm): Stored[] {
+export function lower(outputs: readonly { readonly dtype: Dtype; readonly value: Value }[], to: Target = wasm(), maxima: Maxima = none): Stored[] {
   target = to;
   const lowered = new Map<Value, Value>();
   const at = (v: Value): Value => lowered.get(v) as Value;
   // A store wraps and rounds anyway.
   const stripped = outputs.map(({ dtype, value }) => ({ dtype, value: value.op === "narrow" && value.dtype === dtype ? (value.args[0] as Value) : value }));
-  for (const v of reachable(stripped.map((o) => o.value))) lowered.set(v, lowerNode(v, v.args.map(at)));
+  for (const v of reachable(stripped.map((o) => o.value))) lowered.set(v, lowerNode(v, v.args.map(at), maxima));
   return stripped.map(({ dtype, value }) => {
     const raw = value.op === "input" && value.dtype === dtype ? rawInput(value) : undefined;
     return { bytes: dtype.size, value: raw ?? storedBits(at(value), dtype) };
   });
+}
+
+/** For inputs that are the greatest of some values: the formula of those. */
+export type Maxima = ReadonlyMap<Value, Value>;
+const none: Maxima = new Map();
+/** Whether a value is at most 0 or NaN wherever it is computed, as far as its formula shows: x minus the greatest x, also where 0 stands for a greatest x of -infinity. */
+function notPositive(v: Value, maxima: Maxima): boolean {
+  if (v.op === "narrow") return notPositive(v.args[0] as Value, maxima);
+  if (v.op !== "sub") return false;
+  const [x, origin] = v.args as [Value, Value];
+  if (origin.op !== "select") return maxima.get(origin) === x;
+  const [condition, instead, m] = origin.args as [Value, Value, Value];
+  return maxima.get(m) === x && instead.op === "const" && Number(instead.imm) === 0 && condition === e.eq(m, e.like(m, Number.NEGATIVE_INFINITY));
 }
 
 /** The bits of a 16-bit input, or undefined. A copy must keep even the payload of a NaN. */
@@ -68,7 +86,7 @@ function storedBits(v: Value, dtype: Dtype): Value {
   }
 }
 
-function lowerNode(v: Value, args: readonly Value[]): Value {
+function lowerNode(v: Value, args: readonly Value[], maxima: Maxima): Value {
   const [a, b, c] = args as [Value, Value, Value];
   switch (v.op) {
     case "const": return v;
@@ -90,7 +108,8 @@ function lowerNode(v: Value, args: readonly Value[]): Value {
       return e[v.op](a, b);
     case "neg": case "abs": case "sqrt": case "floor": case "ceil": case "trunc": case "round": case "not":
       return e[v.op](a);
-    default: return lowerMath(v.op, a, b);
+    case "fma": case "fnma": return e[v.op](a, b, c);
+    default: return lowerMath(v.op, a, b, { fma: target.fma === true, notPositive: notPositive(v.args[0] as Value, maxima) });
   }
 }
 

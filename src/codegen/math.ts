@@ -1,20 +1,28 @@
 /**
  * Mathematical functions as basic operations, in operations that have instructions (no u32/u64 conversions, no min/max of floats).
  *
- * Largest errors, measured in test/codegen.test.ts. float32: exp, log, log1p 2 ulp; sin, cos 2 ulp; sigmoid 2.5 ulp
- * (0 where it would be subnormal); tanh, erf 2 ulp; erfinv 5e-7 relative; the others are computed in float64 and rounded: 1 ulp. float64: 1e-14 relative (pow: 3e-13, because
- * the error of its logarithm is multiplied; erfinv: as far as the argument's own rounding allows; sin, cos, tan: for |x| < 1e6).
+ * Largest errors, measured in test/codegen.test.ts. float32, with plain SIMD and with fused multiply-add (relaxed SIMD): exp 1.2 and 1 ulp; log 1.5, log1p 2; sin, cos 2;
+ * sigmoid 2.5 (0 where it would be subnormal); tanh, erf 2; erfinv 5e-7 relative; the others are computed in float64 and rounded: 1 ulp. float64: 1e-14 relative (pow: 3e-13,
+ * because the error of its logarithm is multiplied; erfinv: as far as the argument's own rounding allows; sin, cos, tan: for |x| < 1e6). No result depends on an element's place.
  *
- * Methods: exp: Cody and Waite's reduction and Taylor or Cephes polynomials (S. Moshier); log, atan, asin, erf in float64: argument
- * reductions and minimax coefficients of FreeBSD msun / fdlibm (Sun Microsystems, 1993); sin, cos in float32: Cephes polynomials after a
- * reduction in float64, of large numbers with the digits of 2/pi that count for them (M. Payne and R. Hanek, "Radian reduction for trigonometric functions", 1983); erf in float32: N. Juffa's minimax polynomials; erfinv: M. Giles, "Approximating the erfinv function", 2010.
+ * Methods: exp: Cody and Waite's reduction; in float32 the exponent comes from the bits of the sum that rounds (N. Schraudolph's idea, made exact), the polynomial is a
+ * minimax one of our own (E. Remez's condition, by C. Lawson's weights), as is that of erf in float32: 1 - exp of a polynomial in |x| (N. Juffa's form), with exp(r) - 1 so
+ * that one formula serves all arguments; tanh in float32: (1 - exp(-2x)) / (1 + exp(-2x)) likewise. Taylor polynomials for exp in float64. log, atan, asin, erf in float64:
+ * argument reductions and minimax coefficients of FreeBSD msun / fdlibm (Sun Microsystems, 1993); sin, cos in float32: Cephes polynomials (S. Moshier) after a reduction in
+ * float64, of large numbers with the digits of 2/pi that count for them (M. Payne and R. Hanek, "Radian reduction for trigonometric functions", 1983); erfinv: M. Giles,
+ * "Approximating the erfinv function", 2010.
  */
 import { type ExprOp, type ScalarType, type Value, expr as e } from "../core/expr.ts";
 
 type Fn = (x: Value) => Value;
 const f64 = (x: number): Value => e.const("f64", x);
+/** Whether the target of the lowering that is going on has `fma`. */
+let fuses = false;
+/** a*b + c and c - a*b: in float32 rounded once where the target can. float64 is always rounded twice. */
+const madd = (a: Value, b: Value, c: Value): Value => (fuses && a.type === "f32" ? e.fma(a, b, c) : e.madd(a, b, c));
+const nmadd = (a: Value, b: Value, c: Value): Value => (fuses && a.type === "f32" ? e.fnma(a, b, c) : e.sub(c, e.mul(a, b)));
 /** a*b + c with c a number. */
-const ma = (a: Value, b: Value, c: number): Value => e.madd(a, b, e.like(a, c));
+const ma = (a: Value, b: Value, c: number): Value => madd(a, b, e.like(a, c));
 const times = (a: Value, c: number): Value => e.mul(a, e.like(a, c));
 const plus = (a: Value, c: number): Value => e.add(a, e.like(a, c));
 const below = (a: Value, c: number): Value => e.lt(a, e.like(a, c));
@@ -32,6 +40,9 @@ function withSign(magnitude: Value, x: Value): Value {
   const t = intOf(x.type);
   return e.bitcast(e.or(e.bitcast(magnitude, t), e.and(e.bitcast(x, t), signBit(x.type))), x.type);
 }
+/** -|x|, in one instruction. */
+const negated = (x: Value): Value => e.bitcast(e.or(e.bitcast(x, intOf(x.type)), signBit(x.type)), x.type);
+const float32 = (bits: Value): Value => e.bitcast(bits, "f32");
 const negativeSign = (x: Value): Value => e.lt(e.bitcast(x, intOf(x.type)), e.const(intOf(x.type), 0));
 /** Limits x to lo .. hi and lets NaN pass. */
 const clamp = (x: Value, lo: number, hi: number): Value => e.pmax(e.pmin(x, e.like(x, hi)), e.like(x, lo));
@@ -62,28 +73,54 @@ const taylor = (n: number): number[] => {
   for (let k = 2, f = 2; k <= n; k++, f *= k) c.unshift(1 / f);
   return c;
 };
-const expCoefficients = { f32: [1.987569150e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1], f64: taylor(13) };
+const expCoefficients = { f32: [0.0013882520254238915, 0.008366527213755111, 0.04166720007202047, 0.16666543571857834, 0.4999999815294223], f64: taylor(13) };
 const ln2Parts = { f32: [0.693359375, -2.12194440e-4], f64: [0.6931471803691238, 1.9082149292705877e-10] } as const;
 
-/** x = i ln 2 + r; gives i and exp(r) - 1. */
+/** 1.5 * 2^23 + 127: of t = x + this, the lowest bits of the mantissa are those of the exponent of 2^(nearest integer of x). */
+const exponentMagic = 12583039;
+/** In float32, x = n ln 2 + r; gives 2^(n + bias), which must be a normal number, and r. */
+function reduce32(x: Value, bias = 0, parts: readonly number[] = ln2Parts.f32): { scale: Value; r: Value } {
+  const t = ma(x, e.like(x, Math.LOG2E), exponentMagic + bias);
+  const n = plus(t, -exponentMagic - bias);
+  const r = parts.reduce((rest: Value, part) => nmadd(n, e.like(x, part), rest), x);
+  return { scale: float32(e.shl(e.bitcast(t, "i32"), e.const("i32", 23))), r };
+}
+/** exp(r) of float32 |r| <= ln(2)/2. */
+const expShort = (r: Value): Value => ma(ma(horner(r, expCoefficients.f32), r, 1), r, 1);
+/** exp(r) - 1 of the same, with the relative error of r near 0. */
+const expm1Short = (r: Value): Value => madd(horner(r, expCoefficients.f32), e.mul(r, r), r);
+/** x = i ln 2 + r in float64; gives i and exp(r) - 1. */
 function expReduced(x: Value): { i: Value; p: Value } {
-  const t = x.type as "f32" | "f64";
   const { n, i } = nearest(times(x, Math.LOG2E));
-  const [hi, lo] = ln2Parts[t];
+  const [hi, lo] = ln2Parts.f64;
   const r = e.sub(e.sub(x, times(n, hi)), times(n, lo));
-  return { i, p: e.madd(horner(r, expCoefficients[t]), e.mul(r, r), r) };
+  return { i, p: madd(horner(r, expCoefficients.f64), e.mul(r, r), r) };
+}
+/** An exponent of float32 in place. */
+const exponent32 = (n: number): Value => e.const("i32", n << 23);
+/**
+ * exp in float32. 2^n may be outside the normal range: of an argument that is not positive, 2^(n + 64) is not; otherwise 2^(n - 24) 2^24 for positive ones,
+ * 2^(n + 24) 2^-24 for negative ones. The first product is exact, so that both ways round once, to the same bits.
+ */
+function exp32(x: Value, notPositive: boolean): Value {
+  const low = e.pmax(x, e.like(x, -104));
+  if (notPositive) {
+    const { scale, r } = reduce32(low, 64);
+    return times(e.mul(expShort(r), scale), 2 ** -64);
+  }
+  const limited = e.pmin(low, e.like(x, 89));
+  const t = reduce32(limited, -24);
+  const shift = e.and(e.shr(e.bitcast(limited, "i32"), e.const("i32", 31)), exponent32(48));
+  const scale = float32(e.add(e.bitcast(t.scale, "i32"), shift));
+  return e.mul(e.mul(expShort(t.r), scale), float32(e.sub(exponent32(127 + 24), shift)));
 }
 /** Any x; results may be subnormal. */
-function exp(x: Value): Value {
-  const { i, p } = expReduced(x.type === "f32" ? clamp(x, -104, 89) : clamp(x, -746, 710));
+function exp(x: Value, notPositive = false): Value {
+  if (x.type === "f32") return exp32(x, notPositive);
+  const { i, p } = expReduced(clamp(x, -746, 710));
   // 2^i may be outside the normal range: in two factors.
   const half = e.shr(i, e.like(i, 1));
   return e.mul(e.mul(plus(p, 1), pow2(half)), pow2(e.sub(i, half)));
-}
-/** In float32, 0 and infinity beyond -87.3 and 88.3: for sums with numbers near 1. */
-function expNormal(x: Value): Value {
-  const { i, p } = expReduced(clamp(x, -87.3, 88.7));
-  return e.mul(plus(p, 1), pow2(i));
 }
 /** exp(x) - 1 in float64. */
 function expm1(x: Value): Value {
@@ -91,7 +128,7 @@ function expm1(x: Value): Value {
   const half = e.shr(i, e.like(i, 1));
   const rest = e.sub(i, half);
   const a = pow2(half);
-  const y = e.mul(e.madd(p, a, e.sub(a, pow2(e.neg(rest)))), pow2(rest));
+  const y = e.mul(madd(p, a, e.sub(a, pow2(e.neg(rest)))), pow2(rest));
   return e.select(equals(x, 0), x, y);
 }
 
@@ -131,13 +168,13 @@ function log(x: Value): Value {
   const { k, f, h, c } = logReduced(x);
   const [hi, lo] = logSplit[x.type as "f32" | "f64"];
   // k*hi - ((h - (c + k*lo)) - f): from the small terms to the large.
-  const y = e.sub(times(k, hi), e.sub(e.sub(h, e.madd(k, e.like(k, lo), c)), f));
+  const y = e.sub(times(k, hi), e.sub(e.sub(h, madd(k, e.like(k, lo), c)), f));
   return logSpecial(x, y);
 }
 /** Logarithm to a base: k times log_base(2), exact for powers of two where that is 1. */
 const logBase = (log2: number, loge: number): Fn => (x) => {
   const { k, f, h, c } = logReduced(x);
-  return logSpecial(x, e.madd(k, e.like(k, log2), times(e.sub(f, e.sub(h, c)), loge)));
+  return logSpecial(x, madd(k, e.like(k, log2), times(e.sub(f, e.sub(h, c)), loge)));
 };
 /** log(u) with u = 1 + x, and the part of x that was lost in u. */
 function log1p(x: Value): Value {
@@ -208,9 +245,9 @@ const cosCoefficients = {
 function sinCos(r: Value): { sin: Value; cos: Value } {
   const t = r.type as "f32" | "f64";
   const z = e.mul(r, r);
-  const sin = e.madd(e.mul(r, z), horner(z, sinCoefficients[t]), r);
+  const sin = madd(e.mul(r, z), horner(z, sinCoefficients[t]), r);
   const half = e.sub(e.like(z, 1), times(z, 0.5));
-  return { sin, cos: e.madd(e.mul(z, z), horner(z, cosCoefficients[t]), half) };
+  return { sin, cos: madd(e.mul(z, z), horner(z, cosCoefficients[t]), half) };
 }
 /** Of a float64 number beyond 1e6, where the reduction has lost all digits, at least something that gives a sine between -1 and 1. */
 const limited = (r: Value, x: Value): Value => (x.type === "f64" ? clamp(r, -0.8, 0.8) : r);
@@ -285,7 +322,7 @@ function asinParts(x: Value): { small: Value; direct: Value; double: Value } {
   const small = below(a, 0.5);
   const z = e.select(small, e.mul(a, a), times(e.sub(f64(1), a), 0.5));
   const s = e.select(small, a, e.sqrt(z));
-  const y = e.madd(s, asinRatio(z), s);
+  const y = madd(s, asinRatio(z), s);
   return { small, direct: y, double: times(y, 2) };
 }
 function asin(x: Value): Value {
@@ -317,13 +354,11 @@ function tanh64(x: Value): Value {
   const t = expm1(times(clamp(e.abs(x), 0, 22), 2));
   return withSign(e.div(t, plus(t, 2)), x);
 }
+/** (1 - exp(-2|x|)) / (1 + exp(-2|x|)), both from exp(r) - 1, so that nothing is lost near 0. */
 function tanh32(x: Value): Value {
-  const a = e.abs(x);
-  const z = e.mul(x, x);
-  const p = horner(z, [-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1]);
-  const small = e.madd(e.mul(z, a), p, a);
-  const large = e.sub(e.like(x, 1), e.div(e.like(x, 2), plus(expNormal(times(a, 2)), 1)));
-  return withSign(e.select(below(a, 0.625), small, large), x);
+  const { scale, r } = reduce32(times(e.pmax(negated(x), e.like(x, -10)), 2));
+  const p = expm1Short(r);
+  return withSign(e.div(nmadd(scale, p, e.sub(e.like(x, 1), scale)), madd(scale, p, plus(scale, 1))), x);
 }
 function asinh(x: Value): Value {
   const a = e.abs(x);
@@ -333,7 +368,7 @@ function asinh(x: Value): Value {
 }
 function acosh(x: Value): Value {
   const t = plus(x, -1);
-  const y = log1p(e.add(t, e.sqrt(e.madd(t, t, times(t, 2)))));
+  const y = log1p(e.add(t, e.sqrt(madd(t, t, times(t, 2)))));
   return e.select(below(x, 1), f64(Number.NaN), e.select(below(x, 2 ** 28), y, plus(log(x), Math.LN2)));
 }
 function atanh(x: Value): Value {
@@ -342,18 +377,22 @@ function atanh(x: Value): Value {
 }
 
 function sigmoid(x: Value): Value {
-  const t = e.neg(x);
-  return e.div(e.like(x, 1), plus(x.type === "f32" ? expNormal(t) : exp(t), 1));
+  if (x.type === "f64") return e.div(e.like(x, 1), plus(exp(e.neg(x)), 1));
+  // Here exp needs no subnormal results: what it is added to is 1.
+  const { scale, r } = reduce32(clamp(e.neg(x), -87.3, 88.7));
+  return e.div(e.like(x, 1), ma(expShort(r), scale, 1));
 }
 
+/** log(erfc(-b)) / b - 1 for b in -4 .. 0, so well as 1 - exp(b (1 + this)) needs it. */
+const erfcExponent = [
+  -9.302793148377974e-6, -1.1807398875791261e-4, -6.344504205325803e-4, -1.6701319460287803e-3, -1.6369867166319516e-4, 1.9151132734023205e-2, 0.10277725181930822,
+  -0.6366194568339795, 0.128379168937264,
+];
+/** 1 - erfc(|x|), by way of exp(r) - 1, so that nothing is lost near 0. From 3.92 on the result is 1; before that, n is too small for parts of ln 2 to matter. */
 function erf32(x: Value): Value {
-  const a = e.abs(x);
-  const z = e.mul(x, x);
-  const inner = horner(z, [-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1]);
-  const t = clamp(a, 0, 4);
-  const r = horner(t, [-1.72853470e-5, 3.83197126e-4, -3.88396438e-3, 2.42546219e-2, -1.06777877e-1, -6.34846687e-1, -1.28717512e-1]);
-  const outer = e.sub(e.like(x, 1), expNormal(e.sub(e.mul(r, t), t)));
-  return withSign(e.select(e.gt(a, e.like(a, 0.927734375)), outer, e.madd(inner, a, a)), x);
+  const b = e.pmax(negated(x), e.like(x, -4));
+  const { scale, r } = reduce32(madd(b, horner(b, erfcExponent), b), 0, [Math.LN2]);
+  return withSign(nmadd(scale, expm1Short(r), e.sub(e.like(x, 1), scale)), x);
 }
 const erfTables = {
   small: [
@@ -376,7 +415,7 @@ const erfTables = {
 function erf64(x: Value): Value {
   const a = e.abs(x);
   const ratio = (z: Value, [p, q]: readonly [readonly number[], readonly number[]]): Value => e.div(horner(z, p), horner(z, q));
-  const small = e.madd(ratio(e.mul(a, a), erfTables.small), a, a);
+  const small = madd(ratio(e.mul(a, a), erfTables.small), a, a);
   const middle = plus(ratio(plus(a, -1), erfTables.middle), 0.8450629115104675);
   const b = clamp(a, 0.5, 6);
   const s = e.div(f64(1), e.mul(b, b));
@@ -418,7 +457,7 @@ function pow(a: Value, b: Value): Value {
 
 /** Functions that are written for both float types. */
 const direct: Partial<Record<ExprOp, Fn>> = {
-  exp, log, log1p, sigmoid, sin: trig(0), cos: trig(1), tan,
+  log, log1p, sigmoid, sin: trig(0), cos: trig(1), tan,
   tanh: (x) => (x.type === "f32" ? tanh32(x) : tanh64(x)),
   erf: (x) => (x.type === "f32" ? erf32(x) : erf64(x)),
   erfinv: (x) => (x.type === "f32" ? erfinvEstimate(x) : erfinv64(x)),
@@ -430,10 +469,12 @@ const wide: Partial<Record<ExprOp, (x: Value, y: Value) => Value>> = {
 };
 
 /** True for operations that are many instructions. */
-export const isMath = (op: ExprOp): boolean => op in direct || op in wide;
+export const isMath = (op: ExprOp): boolean => op === "exp" || op in direct || op in wide;
 
-/** The function `op` of lowered arguments (`b` only for atan2 and pow). */
-export function lowerMath(op: ExprOp, a: Value, b: Value | undefined): Value {
+/** The function `op` of lowered arguments (`b` only for atan2 and pow). `fma`: the target has it; `notPositive`: `a` is 0, negative or NaN. */
+export function lowerMath(op: ExprOp, a: Value, b: Value | undefined, { fma, notPositive }: { readonly fma: boolean; readonly notPositive: boolean }): Value {
+  fuses = fma;
+  if (op === "exp") return exp(a, notPositive);
   const both = direct[op];
   if (both) return both(a);
   const f = wide[op];

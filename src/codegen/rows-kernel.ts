@@ -44,6 +44,8 @@ export interface RowPlan {
 export const longestRow = 16384;
 const slotBytes = 8 * longestRow;
 const mostSlots = 2;
+/** Where in scratch memory accumulators go (see `Fold`): behind the slots. */
+const spillAt = mostSlots * slotBytes;
 /** Instructions per four elements from which on a value is rather stored than computed again. */
 const dear = 8;
 
@@ -74,8 +76,9 @@ const lIndex = 8;
 const lRounds = 9;
 const lAt = 10;
 const lChunk = 11;
+const lScratch = 12;
 const unitLocals: UnitLocals = { unit: pBegin, size: lSize, chunk: lChunk, row: lRow, rest: lRest, index: lIndex, at: lAt, count: lLength };
-const firstPointer = 12;
+const firstPointer = 13;
 /** When a value is known: before everything, at the start of a row, or behind a pass. */
 const once = -1;
 const rowStart = 0;
@@ -106,6 +109,8 @@ class RowEmitter {
   private readonly used = new Set<Value>();
   /** Locals of values that are the same for all elements of a row. */
   private readonly fixed = new Map<Value, readonly number[]>();
+  /** Inputs of which the next row is loaded ahead, each with the local that points into it. */
+  private readonly ahead = new Map<number, number>();
   private readonly i32Locals: number;
   private readonly firstVector: number;
   private vectors = 0;
@@ -123,7 +128,9 @@ class RowEmitter {
     const elements = plan.outputs.filter((o) => !o.perRow);
     if (elements.length > 0) this.addPass(plan.passes.length, [], elements.map((o) => o.value));
     this.markUsed();
-    this.firstVector = firstPointer + 3 * plan.access.length + plan.outputs.length + mostSlots;
+    let next = firstPointer + 3 * plan.access.length + plan.outputs.length + mostSlots;
+    for (const i of this.loadedAhead()) this.ahead.set(i, next++);
+    this.firstVector = next;
     this.i32Locals = this.firstVector - 3;
   }
 
@@ -172,6 +179,16 @@ class RowEmitter {
     if (pass < 0 || this.slots.size >= mostSlots || this.cost(v) < dear) return false;
     this.slots.set(v, { index: this.slots.size, pass });
     return true;
+  }
+  /**
+   * Inputs that lie in rows of their own and come from far at the first of several passes. The last, if it finds its elements near and has much to compute, loads those
+   * of the next row meanwhile (where it has not, that gained nothing).
+   */
+  private loadedAhead(): Set<number> {
+    const { passes, plan } = this;
+    const last = passes[plan.passes.length - 1]?.nodes.reduce((n, v) => n + weigh1(v), 0) ?? 0;
+    if (plan.chunked || plan.outer !== 1 || plan.passes.length < 2 || last < 2 * dear) return new Set();
+    return new Set(passes[0]?.nodes.filter((v) => v.op === "input" && plan.access[Number(v.imm)] === "unit").map((v) => Number(v.imm)));
   }
   /** Values that are needed as such; the count of a constant shift is part of the instruction. */
   private markUsed(): void {
@@ -225,9 +242,12 @@ class RowEmitter {
       if (m === "once") this.loadWord(i, this.base(i));
     });
     this.emitFixed(once);
+    c.op(op.global_get, 0);
+    c.set(lScratch);
     c.op(op.loop, 0x40);
     this.placeUnit();
     this.emitFixed(rowStart);
+    this.startAhead();
     this.passes.forEach((p, i) => {
       if (p.reduces.length === 0) return;
       for (const r of p.reduces) if (r.at) this.publish(r, this.emitPick(r.value, r.at));
@@ -240,7 +260,7 @@ class RowEmitter {
     c.tee(pBegin);
     c.get(pEnd);
     c.op(op.i32_lt_u, op.br_if, 0, op.end);
-    return kernelModule(c, this.i32Locals, this.vectors, this.slots.size > 0);
+    return kernelModule(c, this.i32Locals, this.vectors, true);
   }
   /** Row, length and input pointers of unit pBegin. */
   private placeUnit(): void {
@@ -343,7 +363,7 @@ class RowEmitter {
   }
   private reducer({ rule, value: { type } }: LoweredReduce): Reducer {
     const identity = this.constant(identityOf(rule, type));
-    if (rule !== "argmax" && rule !== "argmin") return new Fold(this.c, rule, type, identity, this.zero(), this.newVector);
+    if (rule !== "argmax" && rule !== "argmin") return new Fold(this.c, rule, type, { identity, zero: this.zero(), spill: { pointer: lScratch, offset: spillAt } }, this.newVector);
     const offsets = FirstBest.constants.map((lanes) => {
       this.c.v128(new Uint8Array(Int32Array.from(lanes).buffer));
       const local = this.newVector();
@@ -401,9 +421,7 @@ class RowEmitter {
     }
     for (const [v, slot] of this.slots) {
       if (!p.loaded.has(v) && slot.pass !== index) continue;
-      c.op(op.global_get, 0);
-      c.i32(slot.index * slotBytes);
-      c.op(op.i32_add);
+      c.getPlus(lScratch, slot.index * slotBytes);
       c.set(this.slot(v));
     }
   }
@@ -439,11 +457,42 @@ class RowEmitter {
       });
     }
     for (const r of reducers) r.endRound();
+    if (index === this.plan.passes.length - 1) this.loadAhead(round);
     this.advance(p, index, round);
     c.getPlus(lRounds, -1);
     c.tee(lRounds);
     c.op(op.br_if, 0, op.end);
     for (const r of reducers) r.endBlock();
+  }
+  /** Pointers to the next row, or, at the last one of the call, to this row. */
+  private startAhead(): void {
+    const { c, plan, words } = this;
+    const strided = plan.access.flatMap((m, i) => (m === "once" ? [] : [i]));
+    for (const [i, pointer] of this.ahead) {
+      c.get(this.base(i));
+      this.loadWord(words.strides + strided.indexOf(i), pointer);
+      c.get(pointer);
+      c.i32(0);
+      c.getPlus(pBegin, 1);
+      c.get(pEnd);
+      c.op(op.i32_lt_u, op.select, op.i32_add);
+      c.set(pointer);
+    }
+  }
+  /** One load per cache line (of 64 bytes); what it gives is not used. */
+  private loadAhead(elements: number): void {
+    const { c, plan } = this;
+    for (const [i, pointer] of this.ahead) {
+      const bytes = elements * (plan.inputBytes[i] as number);
+      for (let at = 0; at < bytes; at += 64) {
+        c.get(pointer);
+        c.op(op.i32_load);
+        c.offset(at);
+        c.op(op.drop);
+      }
+      c.getPlus(pointer, bytes);
+      c.set(pointer);
+    }
   }
   /** What is left: `copies` times `step` elements at a time. */
   private emitTail(p: Pass, index: number, step: 1 | 4, copies: number, use: (local: (v: Value, h: number) => number) => void): void {

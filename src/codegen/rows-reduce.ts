@@ -109,7 +109,16 @@ export interface Reducer {
   finish(): number;
 }
 
-/** Reduction by an associative operation. */
+/** Vectors that the accumulators of a fold start from, and where in memory there is room for them. */
+export interface FoldPlaces {
+  readonly identity: number;
+  readonly zero: number;
+  readonly spill: { readonly pointer: number; readonly offset: number };
+}
+/**
+ * Reduction by an associative operation. At the end of a block accumulators pass through memory: stores of neighbours are what V8 starts from when it joins pairs of
+ * vectors (MLX_WASM_REVEC).
+ */
 export class Fold implements Reducer {
   private readonly c: Code;
   private readonly rule: RowRule;
@@ -119,19 +128,24 @@ export class Fold implements Reducer {
   private readonly identity: number;
   /** Float extremes: the fast instruction passes NaN over, so NaN are noted. */
   private readonly nan: number | undefined;
+  private readonly nans: readonly number[];
   private readonly zero: number;
   /** An element may count in several lanes and in any order, so that what is left of a row goes to the lanes of the total; these are combined last. */
   private readonly anyOrder: boolean;
-  constructor(c: Code, rule: RowRule, type: ScalarType, identity: number, zero: number, newVector: () => number) {
+  private readonly spill: FoldPlaces["spill"];
+  constructor(c: Code, rule: RowRule, type: ScalarType, { identity, zero, spill }: FoldPlaces, newVector: () => number) {
     this.c = c;
     this.rule = rule;
     this.type = type;
     this.identity = identity;
     this.zero = zero;
     this.anyOrder = rule !== "sum" && rule !== "prod";
+    this.spill = spill;
     this.x = Array.from({ length: 4 }, newVector);
     this.total = newVector();
-    this.nan = isFloatType(type) && (rule === "max" || rule === "min") ? newVector() : undefined;
+    const extreme = isFloatType(type) && (rule === "max" || rule === "min");
+    this.nan = extreme ? newVector() : undefined;
+    this.nans = extreme ? Array.from({ length: 4 }, newVector) : [];
   }
   private copy(to: number, from: number): void {
     this.c.get(from);
@@ -148,10 +162,12 @@ export class Fold implements Reducer {
   }
   startBlock(): void {
     for (const x of this.x) this.copy(x, this.identity);
+    for (const x of this.nans) this.copy(x, this.zero);
   }
   round(at: number, y: number): void {
-    const { c, nan, type } = this;
+    const { c, type } = this;
     const x = this.x[at] as number;
+    const nan = this.nans[at];
     if (nan === undefined) {
       this.into(x, this.local(x), this.local(y));
       return;
@@ -169,11 +185,34 @@ export class Fold implements Reducer {
   }
   endRound(): void {}
   endBlock(): void {
+    this.throughMemory(this.x);
+    this.throughMemory(this.nans);
+    for (const x of this.nans) {
+      this.c.get(x);
+      this.c.get(this.nan as number);
+      this.c.simd(simd.or);
+      this.c.set(this.nan as number);
+    }
     const [a, b, p, q] = this.x as [number, number, number, number];
     this.into(a, this.local(a), this.local(b));
     this.into(p, this.local(p), this.local(q));
     this.into(a, this.local(a), this.local(p));
     this.into(this.total, this.local(this.total), this.local(a));
+  }
+  private throughMemory(locals: readonly number[]): void {
+    const { c, spill: { pointer, offset } } = this;
+    locals.forEach((local, i) => {
+      c.get(pointer);
+      c.get(local);
+      c.simd(simd.store);
+      c.offset(offset + 16 * i);
+    });
+    locals.forEach((local, i) => {
+      c.get(pointer);
+      c.simd(simd.load);
+      c.offset(offset + 16 * i);
+      c.set(local);
+    });
   }
   endRounds(): void {
     if (!this.anyOrder) this.combineLanes();

@@ -14,6 +14,7 @@ import { lower } from "./lower.ts";
 import { isMath } from "./math.ts";
 import { type LoweredReduce, type RowPlan, emitRowKernel, longestRow, weighRows } from "./rows-kernel.ts";
 import type { RowGroup, RowReduce } from "./rows.ts";
+import { isRelaxed } from "./wasm.ts";
 
 /** One thread should work this long on what it takes at a time. */
 const grainNanoseconds = 20000;
@@ -145,6 +146,7 @@ function structureOf(group: RowGroup, access: readonly Access[], outer: number, 
   for (const a of access) key += letter[a];
   key += outer;
   if (chunked) key += "c";
+  if (isRelaxed()) key += "~";
   const known = structures.get(key);
   if (known) return known;
   if (structures.size >= structureLimit) structures.clear();
@@ -178,8 +180,8 @@ export const plainDtype: Partial<Record<ScalarType, Dtype>> = { f32: float32, f6
 const rawInputs = 1 << 10;
 
 export function planOf(group: RowGroup, access: readonly Access[], outer: number, chunked: boolean): RowPlan {
-  const { inputs, reduces, outputs } = group;
-  const lowered = lower([...reduces.map(({ value }) => ({ dtype: plainDtype[value.type] as Dtype, value })), ...outputs]);
+  const { inputs, reduces, outputs } = withoutRepeatedMaxima(group);
+  const lowered = lower([...reduces.map(({ value }) => ({ dtype: plainDtype[value.type] as Dtype, value })), ...outputs], undefined, maximaOf(reduces, inputs.length));
   const parts = reduces.map(({ rule, value, dtype, at }, k): LoweredReduce => {
     const type = rule === "argmax" || rule === "argmin" ? "u32" : value.type;
     const raw = e.input(rawInputs + k, type === "bool" ? bool : (plainDtype[type] as Dtype));
@@ -195,6 +197,37 @@ export function planOf(group: RowGroup, access: readonly Access[], outer: number
     outer,
     chunked,
   };
+}
+
+/** The reductions that give the greatest x unrounded, as m, and m - m, which is the greatest x - m: 0, or NaN where m is not finite. */
+function maximaOf(reduces: readonly RowReduce[], first: number): Map<Value, Value> {
+  const maxima = new Map<Value, Value>();
+  reduces.forEach(({ rule, value, dtype }, k) => {
+    if (rule !== "max" || (dtype !== plainDtype[value.type] && e.narrow(value, dtype) !== value)) return;
+    const m = e.input(first + k, dtype);
+    maxima.set(m, value);
+    if (value.type === "f32" && dtype === float32) maxima.set(e.sub(m, m), e.sub(value, m));
+  });
+  return maxima;
+}
+/** The group without reductions that look for the greatest x - m. Results keep their order. */
+function withoutRepeatedMaxima(group: RowGroup): RowGroup {
+  const { inputs, reduces, outputs } = group;
+  const first = inputs.length;
+  const known = new Map([...maximaOf(reduces, first)].filter(([m]) => m.op === "sub").map(([m, x]) => [x, m]));
+  if (!reduces.some(({ rule, value }) => rule === "max" && known.has(value))) return group;
+  const made = new Map<Value, Value>();
+  const rewritten = (root: Value): Value => {
+    for (const v of reachable([root])) if (!made.has(v)) made.set(v, e.again(v, v.args.map((a) => made.get(a) as Value)));
+    return made.get(root) as Value;
+  };
+  const kept: RowReduce[] = [];
+  reduces.forEach((r, k) => {
+    const m = r.rule === "max" && r.dtype === float32 ? known.get(r.value) : undefined;
+    const value = rewritten(m ?? r.value);
+    made.set(e.input(first + k, r.dtype), m ? value : e.input(first + kept.push({ ...r, value }) - 1, r.dtype));
+  });
+  return { ...group, reduces: kept, outputs: outputs.map((o) => ({ ...o, value: rewritten(o.value) })) };
 }
 
 /** Numbers of the reductions of each pass: as early as what they need allows; values of 4 and of 8 bytes in passes of their own. */

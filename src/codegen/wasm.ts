@@ -2,7 +2,7 @@
 
 /** Opcodes, https://webassembly.github.io/spec/core/appendix/index-instructions.html */
 export const op = {
-  block: 0x02, loop: 0x03, if: 0x04, else: 0x05, end: 0x0b, br: 0x0c, br_if: 0x0d, return: 0x0f, select: 0x1b,
+  block: 0x02, loop: 0x03, if: 0x04, else: 0x05, end: 0x0b, br: 0x0c, br_if: 0x0d, return: 0x0f, drop: 0x1a, select: 0x1b,
   local_get: 0x20, local_set: 0x21, local_tee: 0x22, global_get: 0x23,
   i32_load: 0x28, i32_load8_u: 0x2d, i32_load16_u: 0x2f,
   i32_const: 0x41, i64_const: 0x42,
@@ -29,13 +29,13 @@ export const simd = {
   i32x4_shl: 0xab, i32x4_shr_s: 0xac, i32x4_shr_u: 0xad, i64x2_shl: 0xcb, i64x2_shr_s: 0xcc, i64x2_shr_u: 0xcd,
   i32x4_trunc_sat_f32_s: 0xf8, i32x4_trunc_sat_f32_u: 0xf9, f32x4_convert_i32_s: 0xfa, f32x4_convert_i32_u: 0xfb,
   i32x4_trunc_sat_f64_s_zero: 0xfc, i32x4_trunc_sat_f64_u_zero: 0xfd, f64x2_convert_low_i32_s: 0xfe, f64x2_convert_low_i32_u: 0xff,
-  f32x4_relaxed_madd: 0x105, f32x4_relaxed_nmadd: 0x106, f64x2_relaxed_madd: 0x107, f64x2_relaxed_nmadd: 0x108,
+  f32x4_relaxed_madd: 0x105, f32x4_relaxed_nmadd: 0x106, i32x4_relaxed_laneselect: 0x10b, i64x2_relaxed_laneselect: 0x10c,
 } as const;
 
 let relaxed = false;
 /**
- * Lets generated kernels contract `a * b + c` to relaxed multiply-add. Faster, but results then depend on the machine, and the engine
- * must know relaxed SIMD. Off by default.
+ * Lets generated kernels use relaxed SIMD: the multiply-add of mathematical functions rounds once. The engine must know relaxed SIMD, and fuse (`fusesMultiplyAdd`):
+ * then results are the same on all machines, though not those without it. Off until the backend finds that out.
  */
 export function setRelaxed(on: boolean): void {
   relaxed = on;
@@ -157,6 +157,7 @@ function name(out: Code, text: string): void {
 }
 
 const typeI32 = 0x7f;
+const typeF32 = 0x7d;
 const typeV128 = 0x7b;
 
 /**
@@ -199,4 +200,30 @@ export function kernelModule(code: Code, i32Locals: number, v128Locals: number, 
     b.append(body);
   });
   return out.done();
+}
+
+/** Whether relaxed multiply-add rounds once here: (1 + 2^-12)^2 - (1 + 2^-11) is 2^-24 then, otherwise 0. The engine must know relaxed SIMD. */
+export function fusesMultiplyAdd(): boolean {
+  const out = new Code();
+  out.op(0, 0x61, 0x73, 0x6d, 1, 0, 0, 0);
+  section(out, 1, (b) => b.op(1, 0x60, 0, 1, typeF32));
+  section(out, 3, (b) => b.op(1, 0));
+  section(out, 7, (b) => {
+    b.u(1);
+    name(b, "k");
+    b.op(0, 0);
+  });
+  section(out, 10, (b) => {
+    const body = new Code();
+    body.u(0);
+    for (const x of [1 + 2 ** -12, 1 + 2 ** -12, -1 - 2 ** -11]) body.v128(new Uint8Array(new Float32Array(4).fill(x).buffer));
+    body.simd(simd.f32x4_relaxed_madd);
+    body.lane(simd.f32x4_extract, 0);
+    body.byte(op.end);
+    b.u(1);
+    b.u(body.length);
+    b.append(body);
+  });
+  const { k } = new WebAssembly.Instance(new WebAssembly.Module(out.done() as Uint8Array<ArrayBuffer>)).exports as { k: () => number };
+  return k() === 2 ** -24;
 }

@@ -16,7 +16,7 @@ export type MathOp =
 /** Operations that every backend provides (the integer quotients through a few others). */
 export type BasicOp =
   | "input" | "const" | "narrow" | "convert" | "bitcast" | "select" | "rare" | "complex" | "re" | "im"
-  | "add" | "sub" | "mul" | "div" | "quot" | "rem" | "neg" | "abs" | "min" | "max" | "pmin" | "pmax"
+  | "add" | "sub" | "mul" | "fma" | "fnma" | "div" | "quot" | "rem" | "neg" | "abs" | "min" | "max" | "pmin" | "pmax"
   | "sqrt" | "floor" | "ceil" | "trunc" | "round"
   | "eq" | "ne" | "lt" | "le" | "gt" | "ge" | "and" | "or" | "xor" | "not" | "shl" | "shr";
 
@@ -186,9 +186,17 @@ export class Expr {
   rem(a: Value, b: Value): Value {
     return this.arith("rem", a, b);
   }
-  /** a * b + c. Rounded once or twice: the backend chooses. */
+  /** a * b + c, rounded twice. */
   madd(a: Value, b: Value, c: Value): Value {
     return this.add(this.mul(a, b), c);
+  }
+  /** a * b + c of float32, rounded once. For codegen/math.ts, on targets that have it: what ops write has the same bits everywhere. */
+  fma(a: Value, b: Value, c: Value): Value {
+    return this.fused("fma", a, b, c);
+  }
+  /** c - a * b of float32, rounded once. */
+  fnma(a: Value, b: Value, c: Value): Value {
+    return this.fused("fnma", a, b, c);
   }
   neg(a: Value): Value {
     return foldable(a) ? this.const(a.type, fold("neg", a.type, a.imm as number, 0) as number) : intern("neg", a.type, a);
@@ -305,7 +313,7 @@ export class Expr {
   again(v: Value, args: readonly Value[]): Value {
     if (args.every((a, i) => a === v.args[i])) return v;
     const [a, b, c] = args as [Value, Value, Value];
-    if (v.op === "select" || v.op === "rare") return this[v.op](a, b, c);
+    if (v.op === "select" || v.op === "rare" || v.op === "fma" || v.op === "fnma") return this[v.op](a, b, c);
     return v.op === "narrow" ? this.narrow(a, v.dtype as Dtype) : intern(v.op, v.type, a, b);
   }
 
@@ -382,6 +390,11 @@ export class Expr {
       if (x !== undefined) return this.const(a.type, x);
     }
     return intern(op, a.type, a, b);
+  }
+  private fused(op: "fma" | "fnma", a: Value, b: Value, c: Value): Value {
+    same(op, a, b);
+    same(op, b, c);
+    return internText(op, a.type, [a, b, c], 0, undefined);
   }
   private rounding(op: "floor" | "ceil" | "trunc" | "round", a: Value): Value {
     return isFloatType(a.type) ? intern(op, a.type, a) : a;

@@ -95,6 +95,7 @@ function regroup(items: readonly Item[], rule: SiblingRule, how: (members: reado
 /** Products of one row on the CPU by several packed matrices, whose commands run side by side (schedule/record.ts). Off: `wasm/together` in MLX_DISABLE. */
 export const rowsOnCpu: SiblingRule = {
   ops: new Set(["quantizedMatmul"]),
+  device: "cpu",
   most: 8,
-  fits: (first, other) => [first, other].every(({ inputs: [x], stream }) => stream.device.type !== "gpu" && (x as ArrayDesc).size === (x as ArrayDesc).shape.at(-1)),
+  fits: (first, other) => [first, other].every(({ inputs: [x] }) => (x as ArrayDesc).size === (x as ArrayDesc).shape.at(-1)),
 };

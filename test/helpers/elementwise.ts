@@ -1,5 +1,6 @@
 /** Compares generated kernels on the device with the WebAssembly kernels of the same group. */
 import { lower } from "../../src/codegen/lower.ts";
+import { isRelaxed, setRelaxed } from "../../src/codegen/wasm.ts";
 import { type Dtype, float16, float32 } from "../../src/core/dtype.ts";
 import { type Value, reachable } from "../../src/core/expr.ts";
 import { type TestInput, decode, encode, runGroup } from "./group.ts";
@@ -33,7 +34,11 @@ function ulp(dtype: Dtype, x: number): number {
 /** Bits of both must be equal, any NaN for any NaN; a subnormal float32 may be 0 where the device does not promise to keep them. Elsewhere than on lavapipe divisions and roots may be a little off. */
 export function same(device: TestDevice, shape: readonly number[], inputs: readonly TestInput[], outputs: readonly Output[], options: SameOptions = {}): void {
   const { over, ulps = 3 } = options;
+  // Devices round each multiplication and each addition, so the kernels that do the same are compared.
+  const relaxed = isRelaxed();
+  setRelaxed(false);
   const wanted = runGroup(shape, inputs, outputs, over === undefined ? {} : { over });
+  setRelaxed(relaxed);
   const got = runOnDevice(device, shape, inputs, outputs, options);
   const flushes = !device.info.features.denormPreserveFloat32;
   outputs.forEach((o, j) => {

@@ -5,6 +5,7 @@ import { env } from "../../core/env.ts";
 import { installHostMemory } from "../../core/storage.ts";
 import { cpuFeatures, hasInt8Dot } from "./features.ts";
 import { SharedMemory } from "./memory.ts";
+import { fusesMultiplyAdd, setRelaxed } from "../../codegen/wasm.ts";
 import { relaxedSimdWorks } from "./modules.ts";
 import { type PairingState, openPairing } from "./pairing.ts";
 import { WorkerPool } from "./pool.ts";
@@ -23,6 +24,7 @@ const watchers: ((b: WasmBackend) => void)[] = [];
 export function wasmBackend(): WasmBackend {
   if (!backend) {
     engine.relaxed = relaxedSimdWorks(env("MLX_RELAXED_SIMD"));
+    setRelaxed(engine.relaxed && fusesMultiplyAdd());
     engine.int8Dot = hasInt8Dot(process.arch, process.versions.v8, cpuFeatures());
     // Before the first kernel is compiled.
     const pairing = openPairing(engine.relaxed);
