@@ -52,7 +52,7 @@ const panelSource = (bits: Bits): string =>
 
 const tileRows = range(4);
 /** Steps of the panel in one pass of the innermost loop. */
-const unrolled = 16;
+const unrolled = 8;
 
 /** Products of one plane of a group; `vectors` of 4 columns. The rows' addresses differ in constants that do not grow: V8 keeps them in registers. */
 function planeLoop(vectors: number): string[] {
@@ -105,6 +105,21 @@ function tileSource(planes: Planes, vectors: 2 | 4): string {
 }
 
 const kernel = `
+/** Adds rows m.. and columns n.. of the M x N array at c to the 4 x 8 float32 tile at t. */
+function addToTile(t: usize, c: usize, code: i32, m: i32, n: i32, M: i32, N: i32): void {
+  const size = <usize>sizeOfCode(code), rows = min<i32>(4, M - m), columns = min<i32>(8, N - n);
+  for (let i = 0; i < rows; i++, t += 32) {
+    const p = c + (<usize>(m + i) * <usize>N + <usize>n) * size;
+    if (columns == 8 && code == 12) {
+      v128.store(t, f32x4.add(v128.load(t), load4<u16>(p)));
+      v128.store(t, f32x4.add(v128.load(t, 16), load4<u16>(p + 8)), 16);
+    } else if (columns == 8 && code == 10) {
+      v128.store(t, f32x4.add(v128.load(t), v128.load(p)));
+      v128.store(t, f32x4.add(v128.load(t, 16), v128.load(p, 16)), 16);
+    } else for (let j: usize = 0; j < <usize>columns; j++) store<f32>(t + (j << 2), load<f32>(t + (j << 2)) + loadAny(code, p + j * size));
+  }
+}
+
 /** Unpacks k0 .. k0 + depth of the 16 weight rows from n on (beyond N: the last one again), 8 by 8, and their scales and biases (128 bytes a group). */
 function unpackHalfPanel(a: usize, n: i32, k0: i32, depth: i32, d: usize, table: usize): void {
   const w = load<usize>(a), N = load<i32>(a, 28), K = load<i32>(a, 32), group = load<i32>(a, 36), bits = load<i32>(a, 40), code = load<i32>(a, 52);
@@ -128,12 +143,13 @@ function unpackHalfPanel(a: usize, n: i32, k0: i32, depth: i32, d: usize, table:
 }
 
 /**
- * As qmm, with integers in 16-bit lanes (prepared with word 8 set). Words: the common ones, 15 rows of x per block (a multiple of 4), 16 whether vectors are paired.
+ * As qmm, with integers in 16-bit lanes (prepared with word 8 set). Words: the common ones, 15 rows of x per block (a multiple of 4), 16 whether vectors are paired, 17 an array like the
+ * output that is added before it is rounded, or 0.
  * Unit: a panel of 16 columns for one block of rows; panels of a block follow each other.
  */
 export function qmmHalf(a: usize, begin: i32, end: i32): void {
   const prep = load<usize>(a, 16), out = load<usize>(a, 20), M = load<i32>(a, 24), N = load<i32>(a, 28), K = load<i32>(a, 32), group = load<i32>(a, 36);
-  const planes = load<i32>(a, 44), outCode = load<i32>(a, 56), rows = load<i32>(a, 60), paired = load<i32>(a, 64) != 0;
+  const planes = load<i32>(a, 44), outCode = load<i32>(a, 56), rows = load<i32>(a, 60), paired = load<i32>(a, 64) != 0, c = load<usize>(a, 68);
   const groups = K / group, panels = (N + 15) >> 4, tiles = (M + 3) >> 2, tileBytes = <usize>(4 * planeBytes(K, planes)), xGroup = <usize>(4 * planeBytes(group, planes));
   const scales = prep + <usize>tiles * tileBytes, sumsOfX = scales + (<usize>(tiles * groups) << 4), flags = sumsOfX + (<usize>(tiles * groups) << 4);
   const depth = max<i32>(512 / group, 1) * group, groupBytes = <usize>(16 * group);
@@ -161,11 +177,15 @@ export function qmmHalf(a: usize, begin: i32, end: i32): void {
     }
     let flagged = 0, d = sums;
     for (let m = m0; m < m1; m += 4, d += 256) {
+      if (c) {
+        addToTile(d, c, outCode, m, n, M, N);
+        if (second) addToTile(d + 128, c, outCode, m, n + 8, M, N);
+      }
       storeTile(d, out, outCode, m, n, M, N);
       if (second) storeTile(d + 128, out, outCode, m, n + 8, M, N);
       for (let i = m; i < min<i32>(m + 4, M); i++) flagged |= load<i32>(flags + (<usize>i << 2));
     }
-    if (flagged) exactBlockOf(a, flags, m0, m1, n, min<i32>(n + 16, N));
+    if (flagged) exactBlockOf(a, flags, m0, m1, n, min<i32>(n + 16, N), c);
   }
 }
 `;

@@ -162,7 +162,7 @@ function spanSource(bits: Bits, group: Group, planes: Planes): string {
     "const xr = list ? load<i32>(list + (<usize>c << 3)) : c;",
     "const o = out + <usize>(list ? load<i32>(list + (<usize>c << 3), 4) : c) * outRow;",
     "if (load<i32>(flags + (<usize>xr << 2))) {",
-    ...range(4).map((r) => `exactRow(a, xr, o, w, sc, bi, n${r}, n${r} + 1);`),
+    ...range(4).map((r) => `exactRow(a, xr, o, w, sc, bi, n${r}, n${r} + 1, 0);`),
     "continue;",
     "}",
     "const xs = scales + <usize>xr * padded, sx = sums + <usize>xr * padded;",

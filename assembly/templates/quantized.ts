@@ -36,24 +36,26 @@ function exactDot(bits: i32, w: usize, sp: usize, bp: usize, code: i32, x: usize
   return sum4(acc);
 }
 
-/** Outputs n0 .. n1 of row xr of x, exactly, at o. */
-function exactRow(a: usize, xr: i32, o: usize, w: usize, sc: usize, bi: usize, n0: i32, n1: i32): void {
+/** Outputs n0 .. n1 of row xr of x, exactly, at o; plus those of the row at c (0: nothing). */
+function exactRow(a: usize, xr: i32, o: usize, w: usize, sc: usize, bi: usize, n0: i32, n1: i32, c: usize): void {
   const K = load<i32>(a, 32), group = load<i32>(a, 36), bits = load<i32>(a, 40), xCode = load<i32>(a, 48), code = load<i32>(a, 52), outCode = load<i32>(a, 56);
   const x = rowF32(load<usize>(a, 12) + <usize>xr * <usize>(K * sizeOfCode(xCode)), xCode, K, SCRATCH + 64);
   const wr = <usize>(K >> 3) * <usize>bits, sr = <usize>(K / group * sizeOfCode(code)), size = <usize>sizeOfCode(outCode);
   for (let n = n0; n < n1; n++) {
     const i = <usize>n;
-    storeOne(outCode, o + i * size, exactDot(bits, w + i * wr, sc + i * sr, bi + i * sr, code, x, K, group));
+    const sum = exactDot(bits, w + i * wr, sc + i * sr, bi + i * sr, code, x, K, group);
+    storeOne(outCode, o + i * size, c ? sum + loadAny(outCode, c + i * size) : sum);
   }
 }
 `;
 
 const exactRows = `
-/** The outputs n0 .. n1 of those rows m0 .. m1 of x that have a flag. */
-function exactBlockOf(a: usize, flags: usize, m0: i32, m1: i32, n0: i32, n1: i32): void {
+/** The outputs n0 .. n1 of those rows m0 .. m1 of x that have a flag, plus those of c (0: nothing). */
+function exactBlockOf(a: usize, flags: usize, m0: i32, m1: i32, n0: i32, n1: i32, c: usize): void {
   const out = load<usize>(a, 20), bytes = <usize>load<i32>(a, 28) * <usize>sizeOfCode(load<i32>(a, 56));
   for (let m = m0; m < m1; m++) {
-    if (load<i32>(flags + (<usize>m << 2))) exactRow(a, m, out + <usize>m * bytes, load<usize>(a), load<usize>(a, 4), load<usize>(a, 8), n0, n1);
+    const row = <usize>m * bytes;
+    if (load<i32>(flags + (<usize>m << 2))) exactRow(a, m, out + row, load<usize>(a), load<usize>(a, 4), load<usize>(a, 8), n0, n1, c ? c + row : 0);
   }
 }
 `;
@@ -290,7 +292,7 @@ export function qmm(a: usize, begin: i32, end: i32): void {
       storeTile(square, out, outCode, m, n, M, N);
       for (let i = m; i < min<i32>(m + 4, M); i++) flagged |= load<i32>(flags + (<usize>i << 2));
     }
-    if (flagged) exactBlockOf(a, flags, m0, m1, n, min<i32>(n + 8, N));
+    if (flagged) exactBlockOf(a, flags, m0, m1, n, min<i32>(n + 8, N), 0);
   }
 }
 `;

@@ -125,7 +125,7 @@ function launchPanels(inputs: readonly View[], [out]: readonly View[], p: Produc
 /** Multiply-adds that a thread takes at a time, and most rows of x in a block, whose sums lie in the scratch area. */
 export const halfTunables = { chunk: [1_600_000, 400_000, 800_000, 3_200_000], rows: [512, 64, 128, 256, 1024] } as const satisfies Tunables;
 
-/** Many rows times packed [N, K], with integers in 16-bit lanes. */
+/** Many rows times packed [N, K], with integers in 16-bit lanes; plus a fifth input like the output, if there is one. */
 export function launchQmmHalf(inputs: readonly View[], [out]: readonly View[], p: ProductParams, choices?: Choices, paired = engine.pairing): Launch {
   const x = inputs[0] as View;
   const K = last(x);
@@ -134,7 +134,7 @@ export function launchQmmHalf(inputs: readonly View[], [out]: readonly View[], p
   const prepared = prepareStep(x, planesOf(out as View), p, "half");
   const rows = Math.min((M + 3) & ~3, choices?.["rows"] ?? halfTunables.rows[0]);
   const units = Math.ceil(M / rows) * ((N + 15) >> 4);
-  const args = [...commonWords(inputs, out as View, p, M, N, K), rows, paired ? 1 : 0];
+  const args = [...commonWords(inputs, out as View, p, M, N, K), rows, paired ? 1 : 0, inputs.length > 4 ? input(4) : 0];
   return launchPrepared(prepared, [{ entry: "quantized/qmmHalf", args, units, grain: evenGrain(units, grainOf(16 * K * rows, choices?.["chunk"] ?? halfTunables.chunk[0])) }]);
 }
 

@@ -184,6 +184,8 @@ function gatheredWeights(x: MxArray, g: MxArray, w: MxArray, [lhs, rhs]: readonl
   return reshape(sums, [...lead, ...parts.shape.slice(1)]);
 }
 
+/** Also adds a fifth input like the result (schedule/residual.ts). */
+const manyRows = transposed("wasm/quantized/qmmHalf", launchQmmHalf, (_M, _K, bits, out) => wideLanes(out, bits), halfTunables);
 const applyProduct = defineOp<ProductParams>({
   name: "quantizedMatmul",
   vjp: ({ inputs: [x, ...weights], cotangents: [g], needs, params, apply }) => {
@@ -221,7 +223,7 @@ const applyProduct = defineOp<ProductParams>({
   kernels: [
     ...oneRowKernels,
     transposed("wasm/quantized/qmv", launchQmv, (M, K, bits) => (M > fewRows(bits) && K <= longestPanelRow ? `slower: more than ${fewRows(bits)} rows` : undefined), rowTunables),
-    transposed("wasm/quantized/qmmHalf", launchQmmHalf, (_M, _K, bits, out) => wideLanes(out, bits), halfTunables),
+    manyRows,
     transposed("wasm/quantized/qmm16", launchQmm16, (_M, K, bits) => tooLongForPanel(K) ?? (bits > 4 ? "cannot: more than 4 bits" : narrowSums()), panelTunables),
     transposed("wasm/quantized/qmm", launchQmm, (_M, K) => tooLongForPanel(K), panelTunables),
     plainMatrix,

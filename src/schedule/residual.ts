@@ -1,13 +1,16 @@
-/** Sums that a product's GPU kernel makes as it stores its result, instead of a pass of their own (ops/residual-gpu.ts). */
+/**
+ * Sums that a product's kernel makes as it stores its result, instead of a pass of their own: on the GPU those of ops/residual-gpu.ts, on the CPU those of quantized products of
+ * many rows. Dense products on the CPU stay apart: adding in the store was measured to take as long, or longer where the left operand need not be packed otherwise.
+ */
 import type { ArrayDesc, MxArray } from "../core/array.ts";
 import type { GpuDevice } from "../core/gpu.ts";
 import { type Node, type Op, ops } from "../core/op.ts";
 import { add } from "../ops/binary.ts";
 import { residualOf } from "../ops/residual-gpu.ts";
 import { quantizedMatmul } from "../ops/quantized.ts";
-import { type Switches, routeGpu } from "./gate.ts";
+import { type Switches, route, routeGpu } from "./gate.ts";
 import type { Item, JoinProduct } from "./plan.ts";
-import { routeTunedGpu } from "./tune.ts";
+import { routeTuned, routeTunedGpu } from "./tune.ts";
 
 /** `quantizedMatmul` with a further input that is added. Where no kernel of it is open, its definition is computed. */
 let packedSum: Op | undefined;
@@ -15,7 +18,7 @@ function packedOp(product: Op): Op {
   packedSum ??= {
     ...product,
     name: "quantizedAddmm",
-    kernels: [],
+    kernels: product.kernels.filter((k) => k.name === "wasm/quantized/qmmHalf"),
     composite: (inputs, params) => {
       const [x, w, scales, biases, c] = inputs as [MxArray, MxArray, MxArray, MxArray, MxArray];
       const { transpose, groupSize, bits } = params as { transpose: boolean; groupSize: number; bits: number };
@@ -26,8 +29,8 @@ function packedOp(product: Op): Op {
 }
 
 /**
- * A node that computes what this sum does, the product in it included, in one kernel on the GPU; undefined when the sum has no product that nobody else can see, or no
- * kernel takes its addend. For sums on the GPU; the caller leaves the product's node out.
+ * A node that computes what this sum does, the product in it included, in one kernel; undefined when the sum has no product that nobody else can see, or no kernel takes its
+ * addend. The caller leaves the product's node out.
  */
 export function productWithAddend(sum: Node): { readonly node: Node; readonly product: Node } | undefined {
   const [out] = sum.outputs as [ArrayDesc];
@@ -58,13 +61,29 @@ function pays(node: Node, product: Node, switches: Switches, device: GpuDevice):
   return routeGpu(node.op, node.inputs, node.params, node.outputs, switches, device, [])?.name === own.kernel.name;
 }
 
-/** What joins products on the GPU with the sums that they are part of, or undefined with `vulkan/residual` in MLX_DISABLE. `device` is asked for where there is such a sum. */
+/** The same on the CPU, for an addend that needs no copy. */
+function paysOnCpu(node: Node, product: Node, switches: Switches): boolean {
+  const addend = node.inputs[node.inputs.length - 1] as ArrayDesc;
+  // How a view lies is not known before it is computed.
+  if (product.op.name !== "quantizedMatmul" || !addend.contiguous || (!addend.storage && addend.node?.op.view)) return false;
+  const own = routeTuned(product.op, product.inputs, product.params, product.outputs, switches, []);
+  return own !== undefined && !own.tuned && route(node.op, node.inputs, node.params, node.outputs, switches, [])?.name === own.kernel.name;
+}
+
+/**
+ * What joins products with the sums that they are part of; `vulkan/residual` and `wasm/residual` in MLX_DISABLE leave them apart. `device` is asked for where there is such a
+ * sum on the GPU.
+ */
 export function productJoiner(switches: Switches, device: () => GpuDevice | undefined): JoinProduct | undefined {
-  if (switches.disabled("vulkan/residual")) return undefined;
+  const open = { gpu: !switches.disabled("vulkan/residual"), cpu: !switches.disabled("wasm/residual") };
+  if (!open.gpu && !open.cpu) return undefined;
   const find = (sum: Node, gone: ReadonlySet<Node>): ReturnType<typeof productWithAddend> => {
-    const found = sum.stream.device.type === "gpu" ? productWithAddend(sum) : undefined;
-    const gpu = found && device();
-    return found && gpu && !gone.has(found.product) && pays(found.node, found.product, switches, gpu) ? found : undefined;
+    const { type } = sum.stream.device;
+    const found = open[type] ? productWithAddend(sum) : undefined;
+    if (!found || gone.has(found.product)) return undefined;
+    const gpu = type === "gpu" ? device() : undefined;
+    const paid = type === "gpu" ? gpu !== undefined && pays(found.node, found.product, switches, gpu) : paysOnCpu(found.node, found.product, switches);
+    return paid ? found : undefined;
   };
   const join = (sum: Node, gone: Set<Node>): Item | undefined => {
     const found = find(sum, gone);
