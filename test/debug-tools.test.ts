@@ -6,8 +6,12 @@ import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vite
 import { routeLines, watchRoutes } from "../src/debug/routes.ts";
 import * as mx from "../src/mx.ts";
 import { type Tracer, setTracer } from "../src/schedule/run.ts";
+import { asIfUnset } from "./helpers/flags.ts";
 import { chooseTestDevice } from "./helpers/gpu-scheduler.ts";
 import { skipReason } from "./helpers/vulkan.ts";
+
+// Reports name the kernels that ran.
+asIfUnset("MLX_DISABLE");
 
 chooseTestDevice();
 

@@ -4,7 +4,11 @@ import { core as mx } from "../src/index.ts";
 import { DecodeStep } from "../src/llm/decode.ts";
 import { generateStep, load, makePromptCache, makeSampler } from "../src/llm/index.ts";
 import { stats } from "../src/schedule/run.ts";
+import { asIfUnset } from "./helpers/flags.ts";
 import { demo4bit } from "./helpers/llm.ts";
+
+// Ops that the host interprets are not recorded.
+asIfUnset("MLX_DISABLE");
 
 afterEach(() => {
   delete process.env["MLX_REPLAY"];

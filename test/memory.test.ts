@@ -2,6 +2,10 @@
 import { execFileSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { expect, it } from "vitest";
+import { asIfUnset } from "./helpers/flags.ts";
+
+// Arrays of this size take minutes where the host interprets elementwise ops.
+asIfUnset("MLX_DISABLE");
 
 const script = fileURLToPath(new URL("helpers/decode-memory.ts", import.meta.url));
 

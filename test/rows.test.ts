@@ -11,6 +11,10 @@ import { core as mx, nn } from "../src/index.ts";
 import { Recording, overwrite } from "../src/schedule/replay.ts";
 import { setTracer, stats } from "../src/schedule/run.ts";
 import { randomSource } from "./helpers/check.ts";
+import { asIfUnset } from "./helpers/flags.ts";
+
+// What these kernels are compared with is chosen below.
+asIfUnset("MLX_DISABLE");
 
 type A = mx.MxArray;
 const device = mx.defaultDevice();

@@ -13,8 +13,12 @@ import { addTracer } from "../src/schedule/run.ts";
 import { bucketOf, forgetTuned, overrideTuned, rounded } from "../src/schedule/tune.ts";
 import type { TuneOptions } from "../src/schedule/tune-search.ts";
 import { oracle, valuesOf } from "../src/debug/oracle.ts";
+import { asIfUnset } from "./helpers/flags.ts";
 import { chooseTestDevice } from "./helpers/gpu-scheduler.ts";
 import { skipReason } from "./helpers/vulkan.ts";
+
+// Arrays of this size take minutes where the host interprets elementwise ops.
+asIfUnset("MLX_DISABLE");
 
 if (!skipReason) chooseTestDevice();
 const folder = mkdtempSync(join(tmpdir(), "mlx-vk-tune-"));
