@@ -202,10 +202,12 @@ test("two commits: ratios pair the rounds, and count only outside the noise", ()
   expect(drifted.map((c) => [c.name, c.verdict])).toEqual([["roof read", "better"], ["x", "same"], ["y", "better"]]);
 });
 test("the commands of a list are timed one by one, and compute the same", () => {
-  const words = new Int32Array(32);
+  const words = new Int32Array(40);
   words.set([7, 0, 100, 0, 48], 4);
-  words.set([8, 0, 200, 0, 80], 12);
-  expect(commandsOf(words, { start: 16, end: 80 })).toEqual([{ kernel: 7, units: 100, list: { start: 16, end: 48 } }, { kernel: 8, units: 200, list: { start: 48, end: 80 } }]);
+  // One more runs together with the second.
+  words.set([8, 0, 200, 0, 80, 1], 12);
+  words.set([8, 0, 300, 0, 112], 20);
+  expect(commandsOf(words, { start: 16, end: 112 })).toEqual([{ kernel: 7, units: 100, members: 0, list: { start: 16, end: 48 } }, { kernel: 8, units: 200, members: 1, list: { start: 48, end: 112 } }]);
   const x = mx.add(mx.arange(3000), 0.5);
   mx.eval(x);
   const compute = (): number[] => [mx.sum(mx.exp(mx.multiply(x, -0.01)), -1), mx.cumsum(x)].map((y) => Number(mx.max(y).item()));

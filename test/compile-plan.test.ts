@@ -59,8 +59,16 @@ const bits = (...arrays: A[]): string[] => {
     return `${a.dtype}[${a.shape}] ${JSON.stringify(from.tolist())}`;
   });
 };
-/** Calls a compiled function as often as there are arguments, with plans and without; the results must have the same bits. */
-function same<T extends unknown[]>(f: (...args: T) => A[], calls: readonly (() => T)[]): void {
+/**
+ * Calls a compiled function as often as there are arguments, with plans and without; the results must have the same bits. On the GPU arguments are computed before: without
+ * plans what makes an argument could join a reduction of the function, and kernels of such groups add up in another order there.
+ */
+function same<T extends unknown[]>(f: (...args: T) => A[], made: readonly (() => T)[]): void {
+  const calls = made.map((args) => (): T => {
+    const values = args();
+    if (onGpu) mx.eval(values);
+    return values;
+  });
   process.env["MLX_PLAN_CACHE"] = "0";
   const plain = mx.compile(f);
   const want = calls.map((args) => bits(...plain(...args())));

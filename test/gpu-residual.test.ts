@@ -236,7 +236,6 @@ describe.skipIf(skipReason)("sums of evaluations on the GPU", () => {
       expect(Math.abs(one - want)).toBeLessThanOrEqual(unit * Math.abs(want) + 1e-5);
       expect(Math.abs(one - two)).toBeLessThanOrEqual(unit * (Math.abs(p) + 2 * Math.abs(want)) * (1 + unit) + 1e-5);
     });
-    expect(outcome(build).sums).toBe(1);
   });
   test("quantized products, both ways round; few rows and small floats stay as they are", () => {
     const [w, scales, biases] = mx.quantize(filled([64, 64], 14), 64, 4) as [A, A, A];

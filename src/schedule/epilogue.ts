@@ -6,13 +6,14 @@ import type { ArrayDesc, View } from "../core/array.ts";
 import { float32 } from "../core/dtype.ts";
 import { type Value, expr as e, reachable } from "../core/expr.ts";
 import { type GpuDevice, type GpuLaunch, mostEpilogueOperands } from "../core/gpu.ts";
-import type { Node } from "../core/op.ts";
+import type { Node, Op } from "../core/op.ts";
 import { type Shape, sameShape } from "../core/shape.ts";
 import { epilogueOf, withEpilogue } from "../codegen/epilogue-spirv.ts";
 import { type EpilogueOperand, type ProductEpilogue, matmulEpilogue } from "../ops/matmul-gpu.ts";
 import type { ProductParams } from "../ops/quantized-launch.ts";
 import { quantizedEpilogue } from "../ops/quantized-mm-gpu.ts";
 import { type Switches, closedKernels, generatedClosed, satisfies } from "./gate.ts";
+import type { Call, Known, Launches } from "./launches.ts";
 import type { Item, JoinEpilogue } from "./plan.ts";
 import { routeTunedGpu } from "./tune.ts";
 
@@ -67,8 +68,21 @@ function waitsForSibling(p: Node, { node, absorbed = [] }: Item): boolean {
   return [node, ...absorbed].some((n) => n.inputs.some(sibling));
 }
 
+/** Keys of what is kept about products in tables of launches: which kernel runs one, and how one with an epilogue is launched. */
+const routes: ReadonlyMap<string, Op> = new Map(Object.keys(operandCounts).map((name) => [name, { name } as Op]));
+const finished: ReadonlyMap<string, Op> = new Map(Object.keys(operandCounts).map((name) => [name, { name } as Op]));
+/** Name of the kernel that runs a product. */
+function kernelOf(p: Node, switches: Switches, device: GpuDevice, launches: Launches | undefined): string | undefined {
+  const call: Call = { op: routes.get(p.op.name) as Op, params: p.params, inputs: p.inputs, outputs: p.outputs };
+  const known = launches?.find(call);
+  if (known) return known.kernel.name;
+  const routed = routeTunedGpu(p.op, p.inputs, p.params, p.outputs, switches, device, []);
+  if (routed) launches?.add(call, { kernel: routed.kernel, tuned: undefined, layouts: undefined, launch: { steps: [] }, refused: [] });
+  return routed?.kernel.name;
+}
+
 /** What joins groups of elementwise nodes with the products that they finish, or undefined with `vulkan/epilogue` in MLX_DISABLE. `device` is asked for where there is such a group. */
-export function epilogueJoiner(switches: Switches, device: () => GpuDevice | undefined): JoinEpilogue | undefined {
+export function epilogueJoiner(switches: Switches, device: () => GpuDevice | undefined, launches?: (device: GpuDevice) => Launches | undefined): JoinEpilogue | undefined {
   if (switches.disabled("vulkan/epilogue") || switches.disabled("vulkan/generated")) return undefined;
   return (item, gone) => {
     const p = finishedProduct(item, gone);
@@ -107,28 +121,37 @@ function formulaOf(value: Value, leaves: readonly ArrayDesc[], operands: readonl
  * How the product of an item computes its group, or undefined when it has to be computed in parts. `value` is the group's formula without the product, over `leaves`; `of`
  * gives where arrays lie.
  */
-export function planEpilogue(item: Item, value: Value, leaves: readonly ArrayDesc[], switches: Switches, device: GpuDevice, of: (d: ArrayDesc) => View): PlannedEpilogue | undefined {
+export function planEpilogue(item: Item, value: Value, leaves: readonly ArrayDesc[], switches: Switches, device: GpuDevice, of: (d: ArrayDesc) => View, launches?: Launches): PlannedEpilogue | undefined {
   const p = item.epilogue as Node;
   const [out, result] = [outOf(item.node), outOf(p)];
-  const own = ownInputs(p).map(of);
-  const routed = routeTunedGpu(p.op, p.inputs.map(of), p.params, p.outputs, switches, device, []);
+  const own = ownInputs(p);
+  const operands = [...addedTo(p), ...leaves.filter((d) => d !== result)];
+  const inputs = [...own, ...operands].map(of);
+  const call: Call = { op: finished.get(p.op.name) as Op, params: { product: p.params, formula: value.id, at: leaves.indexOf(result) }, inputs: inputs as ArrayDesc[], outputs: [out] };
+  const known = launches?.find(call);
+  const kinds = operands.map((d) => kindOf(d.shape, out.shape) as EpilogueOperand);
+  const made = known ?? launchOf(p, formulaOf(value, leaves, operands, result, addedTo(p).length > 0), { own: own.length, inputs, kinds }, out, switches, device);
+  if (!made || closedKernels.has(closedName(made.launch))) return undefined;
+  if (!known) launches?.add(call, made);
+  return { kernel: `${made.kernel.name}+epilogue`, launch: made.launch, operands: [...own, ...operands], donors: operands.filter((_, k) => kinds[k] === "result") };
+}
+
+/** The launch of a product with what finishes it, or undefined. Of the inputs the first `own` are the product's, those behind them of these kinds. */
+function launchOf(p: Node, formula: Value, { own, inputs, kinds }: { own: number; inputs: readonly View[]; kinds: readonly EpilogueOperand[] }, out: ArrayDesc, switches: Switches, device: GpuDevice): Known | undefined {
+  const routed = routeTunedGpu(p.op, [...inputs.slice(0, own), ...inputs.slice(own, p.inputs.length)], p.params, p.outputs, switches, device, []);
   if (!routed || !finishing.has(routed.kernel.name)) return undefined;
   const { kernel, tuned } = routed;
-  const layouts = typeof kernel.layout === "function" ? kernel.layout(own, p.params) : kernel.layout;
-  if (!own.every((v, i) => satisfies(v, layouts ? (layouts[Math.min(i, layouts.length - 1)] ?? "row") : "row"))) return undefined;
-  const operands = [...addedTo(p), ...leaves.filter((d) => d !== result)];
-  const kinds = operands.map((d) => kindOf(d.shape, out.shape) as EpilogueOperand);
-  if (operands.some((d, k) => kinds[k] !== "value" && !of(d).contiguous)) return undefined;
-  const made = epilogueOf(formulaOf(value, leaves, operands, result, addedTo(p).length > 0), device);
+  const layouts = typeof kernel.layout === "function" ? kernel.layout(inputs.slice(0, own), p.params) : kernel.layout;
+  if (!inputs.slice(0, own).every((v, i) => satisfies(v, layouts ? (layouts[Math.min(i, layouts.length - 1)] ?? "row") : "row"))) return undefined;
+  if (kinds.some((kind, k) => kind !== "value" && !(inputs[own + k] as View).contiguous)) return undefined;
+  const made = epilogueOf(formula, device);
   if (typeof made === "string") return undefined;
   const finish: ProductEpilogue = { kinds, shader: (build) => withEpilogue(build, made, device) };
-  const inputs = [...own, ...operands.map(of)];
   const launch =
     p.op.name === "quantizedMatmul"
       ? quantizedEpilogue(kernel.name, inputs, [out], p.params as ProductParams, finish, device, tuned?.values)
       : matmulEpilogue(kernel.name, inputs, [out], finish, device, tuned?.values);
-  if (typeof launch === "string" || closedKernels.has(closedName(launch))) return undefined;
-  return { kernel: `${kernel.name}+epilogue`, launch, operands: [...ownInputs(p), ...operands], donors: operands.filter((_, k) => kinds[k] === "result") };
+  return typeof launch === "string" ? undefined : { kernel, tuned, layouts: undefined, launch, refused: [] };
 }
 /** For `closedKernels`: a driver that can not make one says nothing about the others. */
 export const closedName = (launch: GpuLaunch): string => `vulkan/epilogue/${launch.steps.map(({ shader }) => (typeof shader === "string" ? "" : shader.key)).join("")}`;

@@ -151,7 +151,7 @@ export class Evaluation {
   record(tape: readonly Node[]): void {
     const { fuse: enabled, check } = this.switches;
     const device = (): GpuDevice => this.gpuRecorder().backend.device;
-    const [join, finish] = [productJoiner(this.switches, device), epilogueJoiner(this.switches, device)];
+    const [join, finish] = [productJoiner(this.switches, device), epilogueJoiner(this.switches, device, (d) => this.launches(d))];
     const nodes = enabled && !check ? keepStatistics(tape, this.switches) : tape;
     const items = fuse(nodes, enabled && !check, rowsGrower(this.switches, join), join, finish);
     const launched = enabled && !check ? gpuSiblings(this.switches) : undefined;
@@ -385,7 +385,7 @@ export class Evaluation {
     const leaves: ArrayDesc[] = [];
     const { value } = new GroupBuilder(node, absorbed.filter((n) => n !== epilogue), leaves);
     const gpu = this.gpuRecorder();
-    const planned = planEpilogue(item, value, leaves, this.switches, gpu.backend.device, (d) => d);
+    const planned = planEpilogue(item, value, leaves, this.switches, gpu.backend.device, (d) => d, this.launches(gpu.backend.device));
     return planned && gpu.ready(planned.launch, closedName(planned.launch), []) ? planned : undefined;
   }
   private epilogue({ node, absorbed = [] }: Item, { kernel, launch, operands, donors }: PlannedEpilogue): void {
