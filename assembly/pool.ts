@@ -12,7 +12,7 @@
  *   0 current sequence number (workers sleep on it)   128 sleeping workers   256 lists pending, 260 ring head, 264 ring tail
  *   384 finished chunks of the current command        512 current command, 516 end of the current list, 520 chunks of the command with its members, 524 the command after them
  *   640 finished lists           644 sleeping waiters   768 version of the module table, 772 poisoned, 776 stop
- *   896 asynchronous lists pending (the helper thread sleeps on it), 900 helper asleep
+ *   896 asynchronous lists pending, 900 asynchronous lists submitted so far (the helper thread sleeps on it)
  *   1024 ring of 64 lists {start, end, asynchronous, 0}     2048 + 128 t: claim word of seat t {sequence:32, next:16, end:16}
  */
 
@@ -145,7 +145,10 @@ export function submit(p: usize, start: usize, end: usize, seats: i32, version: 
     if (asynchronous) publish(p, cmd, seats);
     else advance(p, cmd, seats, version, true);
   }
-  if (asynchronous) atomic.notify(p + 896, 1);
+  if (asynchronous) {
+    atomic.add<i32>(p, 1, 900);
+    atomic.notify(p + 900, 1);
+  }
 }
 
 /** Takes part until `ticket` lists have finished. Returns 0 done, 1 nothing moved for `patience` ms, 2 poisoned. */
@@ -198,13 +201,14 @@ export function help(p: usize, seat: i32, seats: i32, version: i32, spin: i32, s
   let i = 0;
   while (true) {
     const seq = atomic.load<i32>(p);
+    // Sleeping on the number that are pending would not do: a list can come and be done with before the helper sleeps, and the number is the same again.
+    const submitted = atomic.load<i32>(p, 900);
     if (atomic.load<i32>(p, 776)) return 2;
     if (atomic.load<i32>(p, 768) != version) return 1;
     if (atomic.load<i32>(p, 640) != seen) return 3;
-    const pending = atomic.load<i32>(p, 896);
-    if (pending <= 0) {
+    if (atomic.load<i32>(p, 896) <= 0) {
       if (atomic.load<i32>(p, 640) != seen) return 3;
-      atomic.wait<i32>(p + 896, pending, -1);
+      atomic.wait<i32>(p + 900, submitted, -1);
       continue;
     }
     if (work(p, seq, seat, seats, version)) {
@@ -222,5 +226,5 @@ export function help(p: usize, seat: i32, seats: i32, version: i32, spin: i32, s
 /** Wakes every sleeper so that it looks at the flags again. */
 export function wake(p: usize): void {
   atomic.notify(p, -1);
-  atomic.notify(p + 896, -1);
+  atomic.notify(p + 900, -1);
 }

@@ -349,3 +349,15 @@ describe("recordings", () => {
     expect(wasmBackend().pool.busy).toBe(false);
   });
 });
+
+it.skipIf(onGpu)("short work that is awaited settles every time", async () => {
+  // A list that was over before the thread that reports it slept was never reported: one of 200 to 15000.
+  const x = mx.ones([4096]);
+  mx.eval(x);
+  for (let i = 0; i < 6000; i++) {
+    const y = mx.add(x, i);
+    const settled = await Promise.race([mx.asyncEval(y).then(() => true), new Promise<boolean>((resolve) => setTimeout(resolve, 10_000, false).unref())]);
+    if (!settled) expect(i, "calls until one did not settle").toBe(6000);
+    y.dispose();
+  }
+}, 60_000);

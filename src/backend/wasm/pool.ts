@@ -183,9 +183,7 @@ export class WorkerPool {
   }
   private settleUpTo(ticket: number): void {
     while (this.pending.length > 0 && (this.pending[0] as ListEpoch).ticket - ticket <= 0) (this.pending.shift() as ListEpoch).settle();
-    if (this.pending.length === 0) {
-        this.keepAlive(false);
-    }
+    if (this.pending.length === 0) this.keepAlive(false);
   }
   private start(): void {
     if (this.started) return;
