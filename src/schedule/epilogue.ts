@@ -71,14 +71,14 @@ function waitsForSibling(p: Node, { node, absorbed = [] }: Item): boolean {
 /** Keys of what is kept about products in tables of launches: which kernel runs one, and how one with an epilogue is launched. */
 const routes: ReadonlyMap<string, Op> = new Map(Object.keys(operandCounts).map((name) => [name, { name } as Op]));
 const finished: ReadonlyMap<string, Op> = new Map(Object.keys(operandCounts).map((name) => [name, { name } as Op]));
-/** Name of the kernel that runs a product. */
-function kernelOf(p: Node, switches: Switches, device: GpuDevice, launches: Launches | undefined): string | undefined {
+/** The kernel that runs a matmul, addmm or quantizedMatmul. */
+export function productKernel(p: Node, switches: Switches, device: GpuDevice, launches: Launches | undefined): Pick<Known, "kernel" | "tuned"> | undefined {
   const call: Call = { op: routes.get(p.op.name) as Op, params: p.params, inputs: p.inputs, outputs: p.outputs };
   const known = launches?.find(call);
-  if (known) return known.kernel.name;
+  if (known) return known;
   const routed = routeTunedGpu(p.op, p.inputs, p.params, p.outputs, switches, device, []);
-  if (routed) launches?.add(call, { kernel: routed.kernel, tuned: undefined, layouts: undefined, launch: { steps: [] }, refused: [] });
-  return routed?.kernel.name;
+  if (routed) launches?.add(call, { kernel: routed.kernel, tuned: routed.tuned, layouts: undefined, launch: { steps: [] }, refused: [] });
+  return routed;
 }
 
 /** What joins groups of elementwise nodes with the products that they finish, or undefined with `vulkan/epilogue` in MLX_DISABLE. `device` is asked for where there is such a group. */
@@ -88,7 +88,7 @@ export function epilogueJoiner(switches: Switches, device: () => GpuDevice | und
     const p = finishedProduct(item, gone);
     const gpu = p && device();
     if (!p || !gpu || generatedClosed(switches) !== undefined) return;
-    const kernel = routeTunedGpu(p.op, p.inputs, p.params, p.outputs, switches, gpu, [])?.kernel.name;
+    const kernel = productKernel(p, switches, gpu, launches?.(gpu))?.kernel.name;
     if (kernel === undefined || !finishing.has(kernel) || (fewRows.has(kernel) && waitsForSibling(p, item))) return;
     item.absorbed = [...(item.absorbed ?? []), p];
     item.epilogue = p;

@@ -10,7 +10,9 @@ import { residualOf } from "../ops/residual-gpu.ts";
 import { quantizedMatmul } from "../ops/quantized.ts";
 import { type Switches, route, routeGpu } from "./gate.ts";
 import type { Item, JoinProduct } from "./plan.ts";
-import { routeTuned, routeTunedGpu } from "./tune.ts";
+import { productKernel } from "./epilogue.ts";
+import type { Launches } from "./launches.ts";
+import { routeTuned } from "./tune.ts";
 
 /** `quantizedMatmul` with a further input that is added. Where no kernel of it is open, its definition is computed. */
 let packedSum: Op | undefined;
@@ -55,8 +57,8 @@ export function productWithAddend(sum: Node): { readonly node: Node; readonly pr
 const paying: ReadonlySet<string> = new Set(["vulkan/matmul/tiled", "vulkan/quantized/mm_tiled"]);
 
 /** True when the kernel that would compute the product computes the sum as well. What was measured for the product (tune.ts) says nothing about the sum. */
-function pays(node: Node, product: Node, switches: Switches, device: GpuDevice): boolean {
-  const own = routeTunedGpu(product.op, product.inputs, product.params, product.outputs, switches, device, []);
+function pays(node: Node, product: Node, switches: Switches, device: GpuDevice, launches: Launches | undefined): boolean {
+  const own = productKernel(product, switches, device, launches);
   if (!own || own.tuned || !paying.has(own.kernel.name)) return false;
   return routeGpu(node.op, node.inputs, node.params, node.outputs, switches, device, [])?.name === own.kernel.name;
 }
@@ -74,7 +76,7 @@ function paysOnCpu(node: Node, product: Node, switches: Switches): boolean {
  * What joins products with the sums that they are part of; `vulkan/residual` and `wasm/residual` in MLX_DISABLE leave them apart. `device` is asked for where there is such a
  * sum on the GPU.
  */
-export function productJoiner(switches: Switches, device: () => GpuDevice | undefined): JoinProduct | undefined {
+export function productJoiner(switches: Switches, device: () => GpuDevice | undefined, launches?: (device: GpuDevice) => Launches | undefined): JoinProduct | undefined {
   const open = { gpu: !switches.disabled("vulkan/residual"), cpu: !switches.disabled("wasm/residual") };
   if (!open.gpu && !open.cpu) return undefined;
   const find = (sum: Node, gone: ReadonlySet<Node>): ReturnType<typeof productWithAddend> => {
@@ -82,7 +84,7 @@ export function productJoiner(switches: Switches, device: () => GpuDevice | unde
     const found = open[type] ? productWithAddend(sum) : undefined;
     if (!found || gone.has(found.product)) return undefined;
     const gpu = type === "gpu" ? device() : undefined;
-    const paid = type === "gpu" ? gpu !== undefined && pays(found.node, found.product, switches, gpu) : paysOnCpu(found.node, found.product, switches);
+    const paid = type === "gpu" ? gpu !== undefined && pays(found.node, found.product, switches, gpu, launches?.(gpu)) : paysOnCpu(found.node, found.product, switches);
     return paid ? found : undefined;
   };
   const join = (sum: Node, gone: Set<Node>): Item | undefined => {

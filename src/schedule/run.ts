@@ -151,7 +151,8 @@ export class Evaluation {
   record(tape: readonly Node[]): void {
     const { fuse: enabled, check } = this.switches;
     const device = (): GpuDevice => this.gpuRecorder().backend.device;
-    const [join, finish] = [productJoiner(this.switches, device), epilogueJoiner(this.switches, device, (d) => this.launches(d))];
+    const known = (d: GpuDevice): Launches | undefined => this.launches(d);
+    const [join, finish] = [productJoiner(this.switches, device, known), epilogueJoiner(this.switches, device, known)];
     const nodes = enabled && !check ? keepStatistics(tape, this.switches) : tape;
     const items = fuse(nodes, enabled && !check, rowsGrower(this.switches, join), join, finish);
     const launched = enabled && !check ? gpuSiblings(this.switches) : undefined;
