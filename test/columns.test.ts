@@ -9,6 +9,10 @@ import { core as mx } from "../src/index.ts";
 import { relaxedSimdWorks } from "../src/backend/wasm/modules.ts";
 import { setTracer, stats } from "../src/schedule/run.ts";
 import { randomSource } from "./helpers/check.ts";
+import { asIfUnset } from "./helpers/flags.ts";
+
+// What these kernels are compared with is chosen below.
+asIfUnset("MLX_DISABLE");
 
 type A = mx.MxArray;
 const onGpu = mx.defaultDevice().type === "gpu";

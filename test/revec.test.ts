@@ -65,12 +65,14 @@ const work = `
   const x = mx.random.normal([16, 1024], mx.float32, 0, 1, key(2));
   const y = mx.random.normal([16, 1024], mx.float32, 0, 1, key(3));
   const wide = mx.random.normal([1024, 96], mx.float32, 0, 1, key(4));
-  mx.eval(w, s, b, x, y, wide);
+  const odd = mx.random.normal([64, 44], mx.float32, 0, 1, key(5));
+  mx.eval(w, s, b, x, y, wide, odd);
   const results = (read) => mx.tidy(() => {
     const row = x.index(0);
     const all = [
       mx.quantizedMatmul(row, w, s, b, true, 128, 4), mx.quantizedMatmul(row.astype(mx.bfloat16), w, s, b, true, 128, 4), mx.quantizedMatmul(x, w, s, b, true, 128, 4),
       mx.matmul(x, wide), mx.multiply(nn.silu(x), y), mx.softmax(x, -1), nn.gelu(x), mx.fast.rmsNorm(x, mx.ones([1024]), 1e-5),
+      mx.softmax(mx.where(mx.greater(odd, -1), mx.multiply(odd, 0.3), -Infinity), -1), mx.logsumexp(mx.multiply(odd, 3), -1),
     ].map((a) => a.astype(mx.float32));
     mx.eval(...all);
     return read ? all.map((a) => createHash("sha256").update(JSON.stringify(a.tolist())).digest("hex").slice(0, 12)).join() : "";

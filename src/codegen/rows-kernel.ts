@@ -2,6 +2,7 @@
  * Loops of row kernels for WebAssembly. One unit of work is a row (or a chunk of one): pass after pass over its elements, each for the reductions that need no other
  * ones than those of earlier passes, then a pass that writes elements. Values that are dear to compute and needed again are kept in the thread's scratch memory.
  */
+import { engine } from "../core/engine.ts";
 import type { Dtype } from "../core/dtype.ts";
 import { type ScalarType, type Value, isWide, reachable } from "../core/expr.ts";
 import { type Access, constBytes, emitGather, emitLoad, emitSplat, emitStore, movePointer } from "./kernel.ts";
@@ -519,10 +520,13 @@ class RowEmitter {
     const n = weighPass(p);
     return n <= 96 ? 4 : n <= 400 ? 2 : 1;
   }
-  /** Whether what is left of a row is worth a loop of pairs of vectors: where the chain of instructions of one alone is long. */
+  /**
+   * Whether what is left of a row is worth a loop of pairs of vectors: where the chain of instructions of one alone is long. Not where V8 pairs vectors itself: it gives wrong
+   * results for these loops (Node 24).
+   */
   private pairs(p: Pass): boolean {
     const n = weighPass(p);
-    return n >= 16 && n <= 400;
+    return !engine.pairing && n >= 16 && n <= 400;
   }
   /** Values that a pass keeps for later ones. */
   private storedBy(index: number): Value[] {
